@@ -1,0 +1,1 @@
+"""Caudal: telemetry in, messages out, and the loop between them."""
