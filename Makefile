@@ -1,0 +1,40 @@
+# Everything a person or CI runs. `make up` and `make test` do their whole set-up on a machine that has
+# Python 3.11+, make and a network for packages; nothing here needs root.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help up test check bench lock clean
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# uv is installed into a virtual environment of its own first, so that nothing outside this folder changes.
+$(BIN)/.ready: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+up: $(BIN)/.ready ## Start the whole platform on this machine (ARGS='--data DIR --demo')
+	@$(BIN)/caudal up $(ARGS)
+
+test: $(BIN)/.ready ## Run every test this machine can run (ARGS='-k endpoint')
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(BIN)/.ready ## Lint, format, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(BIN)/.ready ## Measure, print a table, write bench/results
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(BIN)/.ready ## Take current versions of everything
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
+	  pyproject.toml --group dev -o requirements.lock
+
+clean: ## Remove what was built; data stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
