@@ -1,0 +1,96 @@
+"""Migrations: numbered SQL files, forward only, each in one transaction, safe when two start at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from caudal.core import logs
+from caudal.core.errors import CaudalError
+
+log = logs.get("migrate")
+
+# Any constant will do, so long as everybody who migrates this database takes the same one.
+LOCK = 0x6361756461
+
+
+class Migration(NamedTuple):
+    """One file: its number, its name, its text."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text: a released migration that was edited is refused."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+class MigrationError(CaudalError):
+    """The database and this version's migrations contradict each other."""
+
+    code = "migration"
+
+
+def migrations() -> list[Migration]:
+    """Every migration of this version, in order."""
+    found = []
+    for entry in resources.files("caudal.core").joinpath("migrations").iterdir():
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", entry.name):
+            found.append(Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8")))
+    found.sort()
+    return found
+
+
+async def migrate(url: str) -> list[str]:
+    """Bring the database up to this version; returns the names of what was applied.
+
+    Raises MigrationError when an applied migration's text differs from ours, or the database is newer.
+    """
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        url, server_settings={"application_name": "caudal migrate"}
+    )
+    try:
+        await connection.execute("select pg_advisory_lock($1)", LOCK)
+        await connection.execute("create schema if not exists caudal")
+        await connection.execute(
+            "create table if not exists caudal.migration("
+            " number int primary key, name text not null, digest text not null,"
+            " applied timestamptz not null default now())"
+        )
+        rows = await connection.fetch("select number, digest from caudal.migration")
+        applied = {row["number"]: row["digest"] for row in rows}
+        ours = migrations()
+        newer = set(applied) - {migration.number for migration in ours}
+        if newer:
+            raise MigrationError(
+                f"The database has migrations this version does not know ({min(newer)}…): "
+                "it was migrated by a newer Caudal. Start that version."
+            )
+        done = []
+        for migration in ours:
+            if migration.number in applied:
+                if applied[migration.number] != migration.digest:
+                    raise MigrationError(
+                        f"Migration {migration.number:04} ({migration.name}) was applied with other text. "
+                        "Restore its file, or start from an empty database."
+                    )
+                continue
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "insert into caudal.migration(number, name, digest) values ($1, $2, $3)",
+                    migration.number,
+                    migration.name,
+                    migration.digest,
+                )
+            log.info("migrated", number=migration.number, name=migration.name)
+            done.append(migration.name)
+        return done
+    finally:
+        await connection.close()
