@@ -8,7 +8,7 @@ import functools
 import json
 import math
 from datetime import tzinfo
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -191,15 +191,13 @@ class Reading:
     # The whole message stands or falls with these; they raise RefusedError.
 
     def list_at(self, value: object, pointer: str) -> list[Any]:
+        field = pointer[1:] or "the array"
         if not isinstance(value, list):
             kind = "is missing" if value is Missing else f"is {kind_of(value)}, and must be a list"
-            raise RefusedError("schema", f"{pointer[1:]} {kind}", pointer)
-        if len(value) > self.context.limits.items:
-            raise RefusedError(
-                "too_large",
-                f"{pointer[1:]} has {len(value)} items; {self.context.limits.items} are allowed",
-                pointer,
-            )
+            raise RefusedError("schema", f"{field} {kind}", pointer)
+        most = self.context.limits.items
+        if len(value) > most:
+            raise RefusedError("too_large", f"{field} has {len(value)} items; {most} are allowed", pointer)
         return value
 
     def name_at(self, value: object, pointer: str) -> str:
@@ -300,6 +298,16 @@ class Reading:
             self.lost(bad, pointer[1:], pointer, value)
         else:
             self.device_meta.setdefault(device, {})[key] = value
+
+    def describe_point(self, device: str | None, point: str, facts: dict[str, object], pointer: str) -> None:
+        """Facts about a point; they stand with those of its device, under `points`."""
+        try:
+            as_json([point, facts], self.context.limits.meta_bytes)
+        except PartError as bad:
+            self.lost(bad, pointer[1:], pointer, facts)
+        else:
+            points = self.device_meta.setdefault(device, {}).setdefault("points", {})
+            cast("dict[str, object]", points)[point] = facts
 
     def done(self) -> Decoded:
         return Decoded(self.format, self.samples, self.faults, self.meta, self.device_meta or None)
