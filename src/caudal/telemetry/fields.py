@@ -310,4 +310,4 @@ class Reading:
             cast("dict[str, object]", points)[point] = facts
 
     def done(self) -> Decoded:
-        return Decoded(self.format, self.samples, self.faults, self.meta, self.device_meta or None)
+        return Decoded(self.format, self.samples, tuple(self.faults), self.meta, self.device_meta or None)

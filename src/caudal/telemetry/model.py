@@ -4,7 +4,6 @@ Pure data: nothing here knows of a database, a broker or a clock. Times are inte
 1970-01-01T00:00:00Z, because that is what both PostgreSQL's binary COPY and comparisons want.
 """
 
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
@@ -102,7 +101,7 @@ class Decoded(msgspec.Struct):
 
     format: str
     samples: list[Sample]
-    faults: Sequence[Fault] = ()
+    faults: tuple[Fault, ...] = ()
     meta: bytes | None = None
     """JSON of the message's own metadata, for the meta column of each of its rows; kept as bytes because
     COPY wants bytes, and most devices send the same ones for ever."""

@@ -20,7 +20,7 @@ MAX_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microsec
 _ISO: Final = re.compile(
     r"(?:(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,64}))?)?"
     r"|(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(?:(\d\d)(?:[.,](\d{1,64}))?)?)"
-    r"\s?(?:([Zz])|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?",
+    r" ?(?:([Zz])|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?",
     re.ASCII,
 )
 

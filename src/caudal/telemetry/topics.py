@@ -150,6 +150,10 @@ class TopicTable:
             return Route(template.kind, **levels)
         return None
 
+    @property
+    def cache_entries(self) -> int:
+        return self._cached.cache_info().currsize
+
     def explain(self, topic: str) -> str:
         """A sentence for the dead letter of a topic that `match` gave None for."""
         for template in self._templates:
