@@ -1,0 +1,104 @@
+"""A batch: what one transaction will store, and what each of its messages came to."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from caudal.mqtt.ports import Inbound
+from caudal.telemetry.model import Ack, Event
+
+
+class Tally(msgspec.Struct):
+    """What a tenant's messages came to. received = stored + duplicates + dead + held + empty."""
+
+    messages: int = 0
+    received: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead: int = 0
+    held: int = 0
+    empty: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Add what `other` counted."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether everything received is accounted for."""
+        return self.received == self.stored + self.duplicates + self.dead + self.held + self.empty
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """A message, or a part of one, on its way to the dead letters."""
+
+    reason: str
+    sentence: str
+    pointer: str = ""
+    format: str | None = None
+
+
+class Entry(msgspec.Struct):
+    """One message of a batch. `rows` are its samples as COPY wants them, `count` of them.
+
+    `items` is what the ledger counts for the message; `tenant_id` is 0 where nobody knows the tenant.
+    """
+
+    message: Inbound
+    tenant_id: int
+    items: int
+    rows: bytes = b""
+    count: int = 0
+    format: str = ""
+    dead: list[Dead] | None = None
+    ack: tuple[int, Ack] | None = None
+    event: tuple[int, Event] | None = None
+    held_for: list[str] | None = None
+    """Devices in quarantine that it has samples of, `held_items` of them."""
+    held_items: int = 0
+    cost: int = 0
+    """What it counts for in the bound of bytes, beside its payload."""
+    tenant_name: str | None = None
+    device_name: str | None = None
+    metadata: list[tuple[int, bytes]] | None = None
+    oldest: int = 0
+    """The earliest and latest instant of its samples, microseconds since 1970; 0 where it has none."""
+    latest: int = 0
+    outcome: Tally | None = None
+    letters: list[Dead] | None = None
+    """Its dead letters in the end, with those that only the database could find."""
+    whole: bool = True
+    """False for the parts, but the first, of a message that had to be taken apart."""
+    refusals: int = 0
+    """How often the database refused it standing alone."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is samples and nothing else."""
+        return self.dead is None and self.ack is None and self.event is None and self.held_for is None
+
+
+@runtime_checkable
+class Told(Protocol):
+    """An origin that wants to know what its message came to before it is settled."""
+
+    def tell(self, message: Inbound, outcome: Tally, dead: list[Dead]) -> None: ...
+
+
+class Batch:
+    """Messages that go into one transaction. Made by the pipeline, consumed by a writer."""
+
+    __slots__ = ("days", "deadline", "entries", "heard", "size")
+
+    def __init__(self, deadline: float) -> None:
+        self.entries: list[Entry] = []
+        self.size = 0
+        """Bytes of payloads and rows."""
+        self.deadline = deadline
+        self.days: set[int] = set()
+        """Days (since 1970) that the rows fall on."""
+        self.heard: dict[int, int] = {}
+        """When each device in it was last heard, by receipt."""

@@ -1,0 +1,90 @@
+"""What ingest says about itself; names and labels are the contract's, more beside them."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from caudal.core.metrics import SIZES, SLOW_SECONDS, Metrics
+from caudal.telemetry.batch import Batch, Tally
+
+
+class _Bulk(Collector):
+    """A histogram without labels that takes many values at once: one bisection each, no lock."""
+
+    def __init__(self, metrics: Metrics, name: str, sentence: str, buckets: Sequence[float]) -> None:
+        self._name, self._sentence, self._buckets = name, sentence, buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+        metrics.registry.register(self)
+
+    def observe(self, values: Iterable[float]) -> None:
+        for value in values:
+            self._counts[bisect_left(self._buckets, value)] += 1
+            self._sum += value
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._sentence)
+        total = 0
+        buckets = []
+        for bound, count in zip([*map(str, map(float, self._buckets)), "+Inf"], self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        family.add_metric([], buckets, self._sum)
+        yield family
+
+
+class IngestMetrics:
+    """Counters and histograms of the pipeline. All are counted after the commit."""
+
+    def __init__(self, metrics: Metrics, *, in_flight: Callable[[], float] | None = None) -> None:
+        self._messages = metrics.counter("ingest_messages", "Messages settled", "type")
+        self._points = metrics.counter("ingest_points", "Samples stored")
+        self._errors = metrics.counter("ingest_errors", "Dead letters", "reason")
+        self._duplicates = metrics.counter("ingest_duplicates", "Known duplicates")
+        self._held = metrics.counter("ingest_held", "Held for devices in quarantine")
+        self._bytes = metrics.counter("ingest_payload_bytes", "Bytes of payloads settled")
+        self._sizes = metrics.histogram("ingest_batch_size", "Messages in a batch", buckets=SIZES)
+        self._latency = _Bulk(
+            metrics, "ingest_latency_seconds", "A device's timestamp to the commit", SLOW_SECONDS
+        )
+        self._commit = _Bulk(
+            metrics, "ingest_commit_seconds", "Receipt of a message to its commit", SLOW_SECONDS
+        )
+        self._queue = metrics.gauge("ingest_queue_size", "Messages in flight")
+
+    def watch(self, in_flight: Callable[[], float]) -> None:
+        """Have the queue gauge ask the pipeline at each scrape."""
+        self._queue.set_function(in_flight)
+
+    def committed(self, batch: Batch, tallies: dict[int, Tally]) -> None:
+        """Count a batch that has just been committed."""
+        now = time.time_ns() // 1000
+        self._sizes.observe(len(batch.entries))
+        types: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        size = 0
+        latencies, commits = [], []
+        for entry in batch.entries:
+            types[entry.format or "none"] += 1
+            size += len(entry.message.payload)
+            commits.append((now - entry.message.received) / 1e6)
+            if entry.oldest:
+                latencies.append(max(0, now - entry.oldest) / 1e6)
+            if entry.letters:
+                reasons.update(letter.reason for letter in entry.letters)
+        self._latency.observe(latencies)
+        self._commit.observe(commits)
+        for name, count in types.items():
+            self._messages.labels(name).inc(count)
+        for name, count in reasons.items():
+            self._errors.labels(name).inc(count)
+        self._bytes.inc(size)
+        self._points.inc(sum(tally.stored for tally in tallies.values()))
+        self._duplicates.inc(sum(tally.duplicates for tally in tallies.values()))
+        self._held.inc(sum(tally.held for tally in tallies.values()))

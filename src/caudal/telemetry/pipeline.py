@@ -1,0 +1,464 @@
+"""From what came in to what is committed: decode, find each series, batch, store, acknowledge.
+
+One event loop, no locks. `submit` takes messages from any door and never blocks; writers take batches and
+settle their messages after the commit. What names a device or a point that the directory does not hold goes
+aside until it has been fetched or registered, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import tzinfo
+
+import asyncpg
+import msgspec
+
+from caudal.core import logs
+from caudal.mqtt.ports import Inbound, settle
+from caudal.registry.directory import DeviceEntry, Directory, GatewayEntry, TenantEntry, Wanted
+from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
+from caudal.telemetry.decode import decode
+from caudal.telemetry.metrics import IngestMetrics
+from caudal.telemetry.model import Decoded, Limits, Reject
+from caudal.telemetry.rows import head, other, pack_double, tail, times
+from caudal.telemetry.settings import IngestSettings
+from caudal.telemetry.storage import Writer
+from caudal.telemetry.topics import Route, TopicTable
+
+log = logs.get("pipeline")
+
+DAY_US = 86_400_000_000
+# What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
+OVERHEAD = 400
+RESOLVE_AT_ONCE = 2_000
+# A message may wait for its device, then for its points and units, then for what was evicted meanwhile.
+TURNS = 3
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What a message waits for."""
+
+    mac: str | None = None
+    devices: tuple[Wanted, ...] = ()
+    units: frozenset[str] = frozenset()
+
+
+def _absent_sentence(reason: str, tenant: str, name: str) -> str:
+    if reason == "unknown_tenant":
+        return f"there is no tenant {tenant!r:.80}; make it, or set UNKNOWN_TENANTS=register"
+    if reason == "too_large":
+        return f"tenant {tenant!r:.80} has as many devices as it may; {name!r:.80} would be one more"
+    return f"tenant {tenant!r:.80} has no device {name!r:.80}; register it, or let unknown ones register"
+
+
+def _database_is_away(error: BaseException) -> bool:
+    return isinstance(
+        error, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError | TimeoutError
+    )
+
+
+class Pipeline:
+    """The one path of telemetry. It is a `Sink` (see mqtt.ports) for every door.
+
+    `in_flight` messages and bytes are bounded: beyond the bound `accepting` is False, and the doors leave
+    what is not yet read where it is. A bound may be overrun by what one read brought in.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        topics: TopicTable,
+        settings: IngestSettings,
+        metrics: IngestMetrics,
+        writers: list[Writer],
+        *,
+        after_commit: Callable[[Batch], None] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._topics = topics
+        self._settings = settings
+        self._metrics = metrics
+        self._writers = writers
+        self._after_commit = after_commit
+        self._limits = Limits(payload_bytes=settings.ingest_payload_max)
+        self._skew = settings.ingest_clock_skew_s * 1_000_000
+        self._resume: list[Callable[[], None]] = []
+        self._closed: deque[Batch] = deque()
+        self._open: Batch | None = None
+        self._unresolved: deque[tuple[Inbound, int, Need]] = deque()
+        self._unresolved_work = asyncio.Event()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._heads: dict[tuple[int, str | None, int], bytes] = {}
+        self._metadata_seen: dict[int, int] = {}
+        self._paused = False
+        self.messages = 0
+        """In flight: received and not yet settled."""
+        self.bytes = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # -- the sink
+
+    @property
+    def accepting(self) -> bool:
+        """Whether there is room for more."""
+        return not self._paused
+
+    def on_resume(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called each time there is room again."""
+        self._resume.append(callback)
+
+    def submit(self, batch: list[Inbound]) -> None:
+        """Take messages in; each is settled once what it came to is committed."""
+        for message in batch:
+            self.messages += 1
+            self.bytes += len(message.payload) + OVERHEAD
+            self._take_safely(message, 0)
+        if self.messages:
+            self._empty.clear()
+        self._flush()
+        if (
+            self.messages >= self._settings.ingest_queue_max
+            or self.bytes >= self._settings.ingest_queue_bytes
+        ):
+            self._paused = True
+
+    async def drained(self) -> None:
+        """Return once nothing is in flight."""
+        await self._empty.wait()
+
+    # -- one message
+
+    def _take_safely(self, message: Inbound, turn: int) -> None:
+        try:
+            self._take(message, turn)
+        except Exception as error:
+            # A defect of ours must cost one message, visibly, and not the stream.
+            log.exception("a message could not be processed", topic=message.topic)
+            self._refuse(message, None, Dead("storage", f"processing failed: {error!r}"))
+
+    def _take(self, message: Inbound, turn: int) -> None:
+        """Decode, find the series, put it into the open batch; or set it aside to be resolved.
+
+        `turn` counts how often it was set aside: a device, then its points, then what was evicted meanwhile.
+        Beyond `TURNS` what is not there will not be.
+        """
+        route = self._topics.match(message.topic)
+        if route is None:
+            self._refuse(message, None, Dead("topic", self._topics.explain(message.topic)))
+            return
+        directory = self._directory
+        if route.mac is not None:
+            gateway = directory.gateway(route.mac)
+            if gateway is not None:
+                self._decode(message, turn, route, gateway.tenant, gateway.zone, None, gateway)
+            elif turn < TURNS and directory.absent("", route.mac) is None:
+                self._set_aside(message, turn, Need(mac=route.mac))
+            else:
+                sentence = f"no gateway has the MAC {route.mac}; register it first"
+                self._refuse(message, route, Dead("unknown_device", sentence))
+            return
+        tenant, name = route.tenant or self._settings.default_tenant, route.device or ""
+        device = directory.device(tenant, name)
+        if device is not None:
+            self._decode(message, turn, route, device.tenant, device.zone, device, None)
+            return
+        reason = directory.absent(tenant, name)
+        asset = route.kind == "asset"
+        if reason is None and turn < TURNS:
+            wanted = Wanted(tenant, route.site, name, register=not asset)
+            self._set_aside(message, turn, Need(devices=(wanted,)))
+            return
+        owner = directory.tenant(tenant)
+        if asset and owner is not None and reason != "unknown_tenant":
+            # The payload names the device; what stands on the topic is only where it is.
+            self._decode(message, turn, route, owner, owner.zone_of(route.site), None, None)
+            return
+        reason = reason or "unknown_device"
+        self._refuse(message, route, Dead(reason, _absent_sentence(reason, tenant, name)))
+
+    def _decode(
+        self,
+        message: Inbound,
+        turn: int,
+        route: Route,
+        tenant: TenantEntry,
+        zone: tzinfo | None,
+        device: DeviceEntry | None,
+        gateway: GatewayEntry | None,
+    ) -> None:
+        decoded = decode(
+            route, message.payload, bound_format=device.format if device else None, zone=zone,
+            now=message.received, max_skew_us=self._skew, limits=self._limits,
+        )  # fmt: skip
+        if isinstance(decoded, Reject):
+            refused = Dead(decoded.reason, decoded.sentence, decoded.pointer)
+            self._refuse(message, route, refused, tenant)
+        else:
+            self._place(message, turn, route, decoded, tenant, device, gateway)
+
+    def _place(
+        self,
+        message: Inbound,
+        turn: int,
+        route: Route,
+        decoded: Decoded,
+        tenant: TenantEntry,
+        device: DeviceEntry | None,
+        gateway: GatewayEntry | None,
+    ) -> None:
+        """Turn samples into rows under their series' numbers."""
+        if device is not None and device.held:
+            self._hold_whole(message, decoded, tenant, device)
+            return
+        held: dict[str, int] = {}
+        parts: list[bytes] = []
+        wanted: dict[str, set[str]] = {}
+        units: set[str] = set()
+        heads = self._heads
+        batch = self._current()
+        current, last_name = device, None
+        ts_before = oldest = latest = 0
+        middle = b""
+        meta = decoded.meta
+        end = tail(meta)
+        for name, point, ts, num, flag, text, unit, qual in decoded.samples:
+            if name != last_name or current is None:
+                last_name = name
+                current = self._directory.device(tenant.name, name or route.device or "")
+            number = current.series.get(point) if current is not None else None
+            if number is None or current is None:
+                if current is not None and current.held:
+                    held[current.name] = held.get(current.name, 0) + 1
+                    continue
+                wanted.setdefault(name or route.device or "", set()).add(point)
+                if unit is not None:
+                    units.add(unit)
+                continue
+            first = heads.get((number, unit, qual))
+            if first is None:
+                unit_number = None if unit is None else self._directory.unit(unit)
+                if unit is not None and unit_number is None and turn < TURNS:
+                    units.add(unit)
+                    continue
+                first = self._remember_head((number, unit, qual), unit_number)
+            if ts != ts_before or not middle:
+                ts_before = ts
+                middle = times(ts, message.received)
+                if not oldest or ts < oldest:
+                    oldest = ts
+                latest = max(latest, ts)
+                if ts // DAY_US not in batch.days:
+                    batch.days.add(ts // DAY_US)
+            if num is not None:
+                parts.append(first + middle + pack_double(num) + end)
+            else:
+                parts.append(first + middle[:-4] + other(flag, text, meta))
+        dead: list[Dead] = []
+        if wanted or units:
+            known = self._directory.absent
+            if turn < TURNS and not all(known(tenant.name, name) for name in wanted):
+                devices = tuple(
+                    Wanted(tenant.name, route.site, name, frozenset(points), gateway.id if gateway else None)
+                    for name, points in wanted.items()
+                )
+                self._set_aside(message, turn, Need(devices=devices, units=frozenset(units)))
+                return
+            for name, points in wanted.items():
+                dead.extend(self._missing(tenant.name, name, points))
+        dead.extend(Dead(f.reason, f.sentence, f.pointer, decoded.format) for f in decoded.faults)
+        entry = Entry(
+            message, tenant.id, decoded.items, b"".join(parts), len(parts), decoded.format, dead or None,
+            tenant_name=tenant.name, device_name=route.device or route.mac, oldest=oldest, latest=latest,
+        )  # fmt: skip
+        if held:
+            # The claim of a device replays the whole message; what is stored already is then a duplicate.
+            entry.held_for, entry.held_items = list(held), sum(held.values())
+        if device is not None and decoded.ack is not None:
+            entry.ack = (device.id, decoded.ack)
+        if device is not None and decoded.event is not None:
+            entry.event = (device.id, decoded.event)
+        if decoded.device_meta:
+            self._note_metadata(entry, decoded, tenant.name, device)
+        if current is not None:
+            batch.heard[current.id] = message.received
+        if device is not None:
+            batch.heard[device.id] = message.received
+        self._add(entry, batch)
+
+    def _remember_head(self, key: tuple[int, str | None, int], unit: int | None) -> bytes:
+        if len(self._heads) >= 500_000:
+            self._heads.clear()
+        made = self._heads[key] = head(key[0], key[2], unit)
+        return made
+
+    def _hold_whole(
+        self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry
+    ) -> None:
+        """Keep the message for its device's claim."""
+        entry = Entry(
+            message, tenant.id, decoded.items, format=decoded.format, held_for=[device.name],
+            held_items=decoded.items, tenant_name=tenant.name, device_name=device.name,
+        )  # fmt: skip
+        batch = self._current()
+        batch.heard[device.id] = message.received
+        self._add(entry, batch)
+
+    def _note_metadata(self, entry: Entry, decoded: Decoded, tenant: str, device: DeviceEntry | None) -> None:
+        for name, facts in (decoded.device_meta or {}).items():
+            of = device if name is None else self._directory.device(tenant, name)
+            if of is None:
+                continue
+            raw = msgspec.json.encode(facts)
+            if self._metadata_seen.get(of.id) == hash(raw):
+                continue
+            if len(self._metadata_seen) >= 100_000:
+                self._metadata_seen.clear()
+            self._metadata_seen[of.id] = hash(raw)
+            entry.metadata = [*(entry.metadata or ()), (of.id, raw)]
+
+    # -- what cannot be stored
+
+    def _missing(self, tenant: str, name: str, points: set[str]) -> list[Dead]:
+        device = self._directory.device(tenant, name)
+        if device is not None:
+            limit = device.tenant.max_series
+            return [
+                Dead("too_large", f"the tenant has its {limit} series; {point!r:.80} would be one more")
+                for point in sorted(points)
+            ]
+        reason = self._directory.absent(tenant, name) or "unknown_device"
+        return [Dead(reason, _absent_sentence(reason, tenant, name)) for _ in points]
+
+    def _refuse(
+        self, message: Inbound, route: Route | None, dead: Dead, tenant: TenantEntry | None = None
+    ) -> None:
+        """The whole message is one dead letter."""
+        name = route.tenant if route else None
+        if tenant is None and name is not None:
+            tenant = self._directory.tenant(name)
+        entry = Entry(
+            message, tenant.id if tenant else 0, 1, dead=[dead], tenant_name=tenant.name if tenant else name,
+            device_name=(route.device or route.mac) if route else None,
+        )  # fmt: skip
+        self._add(entry)
+
+    # -- resolving
+
+    def _set_aside(self, message: Inbound, turn: int, need: Need) -> None:
+        self._unresolved.append((message, turn + 1, need))
+        self._unresolved_work.set()
+
+    async def resolve_for_ever(self) -> None:
+        """Fetch and register what messages wait for; one task of the process runs this."""
+        attempt = 0
+        while True:
+            await self._unresolved_work.wait()
+            # In rounds: a tenant that names a million devices does not hold up the others' first message.
+            work = [self._unresolved.popleft() for _ in range(min(len(self._unresolved), RESOLVE_AT_ONCE))]
+            if not self._unresolved:
+                self._unresolved_work.clear()
+            try:
+                await self._resolve([need for _, _, need in work])
+            except Exception as error:
+                if not _database_is_away(error):
+                    log.exception("the registry could not be read; messages wait")
+                attempt += 1
+                self._unresolved.extendleft(reversed(work))
+                self._unresolved_work.set()
+                await asyncio.sleep(min(2.0, 0.05 * 2.0 ** min(attempt, 6)))
+                continue
+            attempt = 0
+            for message, turn, _ in work:
+                self._take_safely(message, turn)
+            self._flush()
+
+    async def _resolve(self, needs: list[Need]) -> None:
+        for mac in sorted({need.mac for need in needs if need.mac}):
+            await self._directory.load_gateway(mac)
+        await self._directory.ensure_units({unit for need in needs for unit in need.units})
+        await self._directory.ensure({device for need in needs for device in need.devices})
+
+    # -- batches
+
+    def _current(self) -> Batch:
+        batch = self._open
+        if batch is None:
+            wait = self._settings.ingest_batch_ms / 1000
+            batch = self._open = Batch(asyncio.get_running_loop().time() + wait)
+        return batch
+
+    def _add(self, entry: Entry, batch: Batch | None = None) -> None:
+        batch = batch or self._current()
+        batch.entries.append(entry)
+        entry.cost = len(entry.rows) + OVERHEAD
+        batch.size += entry.cost
+        self.bytes += entry.cost
+        settings = self._settings
+        if len(batch.entries) >= settings.ingest_batch_size or batch.size >= settings.ingest_batch_bytes:
+            self._closed.append(batch)
+            self._open = None
+
+    def _flush(self) -> None:
+        """Wake as many idle writers as there are batches; an open batch will do for an idle writer."""
+        ready = len(self._closed) + (self._open is not None and bool(self._open.entries))
+        while ready and self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                ready -= 1
+
+    def _next(self) -> Batch | None:
+        if self._closed:
+            return self._closed.popleft()
+        batch = self._open
+        if batch is not None and batch.entries:
+            self._open = None
+            return batch
+        return None
+
+    async def write_for_ever(self, writer: Writer) -> None:
+        """Store one batch after the other; one task for each writer runs this.
+
+        A writer that has nothing to do takes what there is at once, so a quiet system answers in
+        milliseconds; while all are busy batches fill, so a busy one writes in full batches. A batch thus
+        never waits for its time when a connection stands idle, and `INGEST_BATCH_MS` is kept by itself.
+        """
+        while True:
+            batch = self._next()
+            if batch is None:
+                waiter = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                await waiter
+                continue
+            tallies = await writer.store(batch)
+            self._settle(batch, tallies)
+
+    def _settle(self, batch: Batch, tallies: dict[int, Tally]) -> None:
+        """The batch is committed: tell everybody, make room."""
+        messages = []
+        for entry in batch.entries:
+            message = entry.message
+            messages.append(message)
+            self.bytes -= len(message.payload) + OVERHEAD + entry.cost
+            if isinstance(message.origin, Told):
+                message.origin.tell(message, entry.outcome or Tally(), entry.letters or [])
+        self.messages -= len(messages)
+        self._metrics.committed(batch, tallies)
+        settle(messages)
+        if self._after_commit is not None:
+            self._after_commit(batch)
+        if self.messages == 0:
+            self._empty.set()
+        settings = self._settings
+        # Half empty before the doors open again, so that they do not flap.
+        if (
+            self._paused
+            and self.messages <= settings.ingest_queue_max // 2
+            and self.bytes <= settings.ingest_queue_bytes // 2
+        ):
+            self._paused = False
+            for callback in self._resume:
+                callback()

@@ -1,0 +1,37 @@
+"""Settings of ingest; the names are those of the `.env.ingest` that people have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from caudal.core.settings import setting
+
+
+class IngestSettings(msgspec.Struct, frozen=True):
+    """How much may be in flight, when a batch closes, and what happens to the unknown."""
+
+    ingest_queue_max: Annotated[int, setting("Messages in flight, received and not yet committed", ge=1)] = (
+        50_000
+    )
+    ingest_queue_bytes: Annotated[
+        int, setting("Bytes of them, payloads and rows made of them", ge=1 << 20)
+    ] = 64 << 20
+    ingest_batch_size: Annotated[int, setting("Messages in a batch at most", ge=1)] = 800
+    ingest_batch_bytes: Annotated[int, setting("Bytes of rows in a batch at most", ge=4096)] = 2 << 20
+    ingest_batch_ms: Annotated[
+        int, setting("Milliseconds from a batch's first message to its close", ge=0)
+    ] = 250
+    ingest_writers: Annotated[int, setting("Database connections that write", ge=1)] = 2
+    ingest_payload_max: Annotated[int, setting("Bytes in a payload; larger is `too_large`", ge=1024)] = (
+        1 << 20
+    )
+    ingest_clock_skew_s: Annotated[
+        int, setting("Seconds a device's clock may be ahead before its samples are suspect", ge=0)
+    ] = 300
+    unknown_tenants: Annotated[
+        Literal["register", "refuse"], setting("What happens to a tenant nobody made: register or refuse")
+    ] = "refuse"
+    default_tenant: Annotated[str, setting("Tenant of topics whose template names none")] = "default"
+    dead_letter_days: Annotated[int, setting("Days that dead letters are kept", ge=1)] = 14

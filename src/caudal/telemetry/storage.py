@@ -1,0 +1,471 @@
+"""Putting a batch into the database: one transaction, after which every message of it has come to something.
+
+The fast road is a COPY straight into the table. A batch that meets a row already there takes the slower road
+through a temporary table, which tells duplicates from conflicts. A batch that the database refuses is halved
+until the bad row stands alone. Nothing here gives up because the database is away: it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from caudal.core import logs
+from caudal.telemetry.batch import Batch, Dead, Entry, Tally
+from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, split
+
+log = logs.get("storage")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The server is away, going away, coming, or full: the same batch will do later.
+_LATER = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InternalServerError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# Two writers met over the same rows: again, and on the road that takes them in one order.
+_COLLISION = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.UniqueViolationError,
+)
+
+_LEDGER = """
+insert into caudal.ledger as l (day, tenant_id, writer, messages, received, stored, duplicates, dead, held,
+                                empty, first_received, last_received)
+select (now() at time zone 'UTC')::date, t, $1, m, r, s, u, d, h, e, $2, $3
+from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
+            $11::bigint[]) as w(t, m, r, s, u, d, h, e)
+on conflict (day, tenant_id, writer) do update set
+  messages = l.messages + excluded.messages, received = l.received + excluded.received,
+  stored = l.stored + excluded.stored, duplicates = l.duplicates + excluded.duplicates,
+  dead = l.dead + excluded.dead, held = l.held + excluded.held, empty = l.empty + excluded.empty,
+  last_received = greatest(l.last_received, excluded.last_received), last_committed = now()
+returning pg_current_xact_id()::text
+"""
+
+_INCOMING = """
+create temporary table if not exists incoming (
+  ord int generated always as identity, series int, qual smallint, unit smallint, ts timestamptz,
+  received timestamptz, v_num float8, v_bool boolean, v_text text, meta jsonb
+) on commit delete rows
+"""
+
+# Taken in one order by everybody, so that two writers with the same rows wait for each other in turn.
+_INSERT_NEW = """
+insert into caudal.sample (series, qual, unit, ts, received, v_num, v_bool, v_text, meta)
+select series, qual, unit, ts, received, v_num, v_bool, v_text, meta from incoming order by series, ts, ord
+on conflict do nothing
+"""
+
+# Stored by this transaction is what carries its number; of several alike in one batch the first was stored.
+_NOT_STORED = """
+select i.ord, r.name as point, i.ts,
+       (s.v_num, s.v_bool, s.v_text, s.unit) is not distinct from
+       (i.v_num, i.v_bool, i.v_text, i.unit) as same,
+       coalesce(s.v_num::text, s.v_bool::text, s.v_text) as kept,
+       coalesce(i.v_num::text, i.v_bool::text, i.v_text) as refused
+from (select *, row_number() over (partition by series, ts order by ord) as nth from incoming) i
+join caudal.sample s on s.series = i.series and s.ts = i.ts
+join caudal.series r on r.id = i.series
+where not (i.nth = 1 and s.xmin::text::bigint = pg_current_xact_id()::text::bigint & 4294967295)
+order by i.ord
+"""
+
+_DEAD = """
+insert into caudal.dead_letter
+  (tenant_id, tenant_name, device_name, topic, payload, reason, sentence, pointer, format, received, digest)
+select nullif(t, 0), n, d, o, p, r, s, j, f, c, h
+from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::timestamptz[], $11::bytea[]) as w(t, n, d, o, p, r, s, j, f, c, h)
+"""
+
+_HELD = """
+insert into caudal.held_message (tenant_id, device_name, topic, payload, received, digest)
+select * from unnest($1::int[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::bytea[])
+"""
+
+_ACK = """
+insert into caudal.ack as a (tenant_id, device_id, cmd_id, ok, ts_exec, payload)
+values ($1, $2, $3, $4, $5, $6::text::jsonb)
+on conflict (device_id, cmd_id) do update set updated_at = now()
+returning xmax = 0
+"""
+
+_EVENT = """
+insert into caudal.event (tenant_id, device_id, event_id, event_type, ts, received, data)
+values ($1, $2, $3, $4, $5, $6, $7::text::jsonb)
+on conflict (device_id, event_id) do nothing returning id
+"""
+
+_METADATA = """
+update caudal.device set metadata = metadata || $2::text::jsonb
+where id = $1 and not metadata @> $2::text::jsonb
+"""
+
+
+def instant(microseconds: int) -> datetime:
+    """Microseconds since 1970 as a datetime."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def digest(topic: str, payload: bytes) -> bytes:
+    """What a redelivered message has in common with its first copy."""
+    return hashlib.blake2b(topic.encode(errors="surrogatepass") + b"\0" + payload, digest_size=16).digest()
+
+
+class Writer:
+    """One database connection that stores batches, one after the other.
+
+    `name` is unique among everything that writes at the same time: the ledger's rows belong to one writer
+    each, so that none waits for another.
+    """
+
+    def __init__(self, connect: Callable[[], Any], name: str, *, known_days: set[int]) -> None:
+        self._connect = connect
+        self.name = name
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._days = known_days
+        self.waiting = False
+        """Whether the database is away and a batch waits for it."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None and not self._connection.is_closed():
+            await self._connection.close(timeout=2)
+
+    async def store(self, batch: Batch) -> dict[int, Tally]:
+        """Store all of it; returns, once it is committed, what each tenant's messages came to."""
+        tallies: dict[int, Tally] = {}
+        await self._store(batch.entries, batch.days, tallies)
+        return tallies
+
+    async def _store(self, entries: Sequence[Entry], days: set[int], tallies: dict[int, Tally]) -> None:
+        careful, attempt = False, 0
+        while True:
+            try:
+                connection = await self._connected()
+                await self._ensure_days(connection, days)
+                done = await self._transact(connection, entries, careful)
+            except _COLLISION:
+                careful = True
+            except _LATER as error:
+                attempt += 1
+                await self._pause(attempt, error)
+            except asyncpg.PostgresError as error:
+                await self._halve(entries, days, tallies, error)
+                return
+            else:
+                self.waiting = False
+                for tenant, tally in done.items():
+                    tallies.setdefault(tenant, Tally()).add(tally)
+                return
+
+    async def _halve(
+        self,
+        entries: Sequence[Entry],
+        days: set[int],
+        tallies: dict[int, Tally],
+        error: asyncpg.PostgresError,
+    ) -> None:
+        """The database refuses something in these entries: find it, and store the rest."""
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            await self._store(entries[:middle], days, tallies)
+            await self._store(entries[middle:], days, tallies)
+            return
+        entry = entries[0]
+        log.warning("the database refused a message", topic=entry.message.topic, error=str(error))
+        if entry.count > 1:
+            parts = _one_row_each(entry)
+            await self._store(parts, days, tallies)
+            entry.outcome = Tally()
+            for part in parts:
+                entry.outcome.add(part.outcome or Tally())
+            entry.letters = [letter for part in parts for letter in part.letters or ()]
+            return
+        entry.refusals += 1
+        if entry.refusals > 1:
+            # Not even its dead letter: then without anything but the bytes, which no database can mind.
+            entry.tenant_id, entry.tenant_name, entry.device_name, entry.format = 0, None, None, ""
+        if entry.refusals > 2:
+            await self._pause(entry.refusals, error)
+        entry.rows, entry.count, entry.ack, entry.event, entry.metadata = b"", 0, None, None, None
+        entry.held_for, entry.held_items, entry.items = None, 0, 1
+        entry.dead = [Dead("storage", f"the database refused it: {error}", format=entry.format)]
+        await self._store([entry], days, tallies)
+
+    async def _connected(self) -> asyncpg.Connection[Any]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+            await self._connection.execute(_INCOMING)
+        return self._connection
+
+    async def _pause(self, attempt: int, error: BaseException) -> None:
+        if not self.waiting:
+            log.warning("the database is away; what is in flight waits", writer=self.name, error=repr(error))
+        self.waiting = True
+        if self._connection is not None and not self._connection.is_closed():
+            self._connection.terminate()
+        self._connection = None
+        # Full jitter: the writers of a fleet must not all come back in the same instant.
+        await asyncio.sleep(random.uniform(0.02, min(2.0, 0.05 * 2.0 ** min(attempt, 10))))  # noqa: S311
+
+    async def _ensure_days(self, connection: asyncpg.Connection[Any], days: set[int]) -> None:
+        for day in sorted(days - self._days):
+            await connection.execute("select caudal.ensure_partition($1)", EPOCH + timedelta(days=day))
+            if len(self._days) > 50_000:
+                self._days.clear()
+            self._days.add(day)
+
+    async def _transact(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], careful: bool
+    ) -> dict[int, Tally]:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            stored = [entry.count for entry in entries]
+            conflicts: dict[int, list[Dead]] = {}
+            rows = [entry.rows for entry in entries if entry.count]
+            if rows and careful:
+                await self._copy(connection, rows, "incoming", None)
+                stored, conflicts = await self._sort_out(connection, entries)
+            elif rows:
+                await self._copy(connection, rows, "sample", "caudal")
+            tallies: dict[int, Tally] = {}
+            for index, entry in enumerate(entries):
+                # Told afresh on every attempt: an earlier one may have been rolled back.
+                tally = Tally(messages=int(entry.whole), received=entry.items, stored=stored[index])
+                tally.dead = len(conflicts.get(index, ()))
+                tally.duplicates = entry.count - stored[index] - tally.dead
+                entry.outcome = tally
+            if conflicts or not all(entry.plain for entry in entries):
+                await self._store_others(connection, entries, conflicts)
+            for entry in entries:
+                if entry.metadata:
+                    for device, metadata in entry.metadata:
+                        await connection.execute(_METADATA, device, metadata.decode())
+                tally = entry.outcome or Tally()
+                tally.empty = entry.items - tally.stored - tally.duplicates - tally.dead - tally.held
+                tallies.setdefault(entry.tenant_id, Tally()).add(tally)
+            number = await self._write_ledger(connection, entries, tallies)
+        except BaseException:
+            if not connection.is_closed():
+                await transaction.rollback()
+            raise
+        await self._commit(connection, transaction, number)
+        return tallies
+
+    async def _commit(self, connection: asyncpg.Connection[Any], transaction: Any, number: str) -> None:
+        """Commit; when the connection is lost over it, ask the server afterwards what became of it."""
+        try:
+            await transaction.commit()
+            return
+        except _LATER as error:
+            attempt = 0
+            while True:
+                attempt += 1
+                await self._pause(attempt, error)
+                try:
+                    fresh = await self._connected()
+                    # The server may still be working on it: "in progress" is asked again.
+                    verdict = await fresh.fetchval("select pg_xact_status($1::text::xid8)", number)
+                except _LATER:
+                    continue
+                if verdict == "in progress":
+                    continue
+                if verdict == "committed":
+                    return
+                raise
+
+    async def _copy(
+        self, connection: asyncpg.Connection[Any], rows: list[bytes], table: str, schema: str | None
+    ) -> None:
+        async def source() -> AsyncIterator[bytes]:
+            yield b"".join((HEADER, *rows, TRAILER))
+
+        await connection.copy_to_table(
+            table, source=source(), schema_name=schema, columns=COLUMNS, format="binary"
+        )
+
+    async def _sort_out(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry]
+    ) -> tuple[list[int], dict[int, list[Dead]]]:
+        """Store what is new of `incoming`; returns rows stored and conflicts for each entry."""
+        await connection.execute(_INSERT_NEW)
+        stored = [entry.count for entry in entries]
+        conflicts: dict[int, list[Dead]] = {}
+        owner = [index for index, entry in enumerate(entries) for _ in range(entry.count)]
+        rows = await connection.fetch(_NOT_STORED)
+        if not rows:
+            return stored, conflicts
+        first = await connection.fetchval("select min(ord) from incoming")
+        for row in rows:
+            index = owner[row["ord"] - first]
+            stored[index] -= 1
+            if not row["same"]:
+                sentence = (
+                    f"{row['point']} at {row['ts'].isoformat()} is stored as {row['kept']!s:.80}; "
+                    f"{row['refused']!s:.80} contradicts it"
+                )
+                conflicts.setdefault(index, []).append(
+                    Dead("conflict", sentence, format=entries[index].format)
+                )
+        return stored, conflicts
+
+    async def _store_others(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], conflicts: dict[int, list[Dead]]
+    ) -> None:
+        """Dead letters, held messages, acks and events."""
+        known = await self._known_digests(connection, entries, conflicts)
+        dead: list[tuple[Any, ...]] = []
+        held: list[tuple[Any, ...]] = []
+        for index, entry in enumerate(entries):
+            letters = entry.letters = [*(entry.dead or ()), *conflicts.get(index, ())]
+            tally = entry.outcome or Tally()
+            message = entry.message
+            if letters or entry.held_for:
+                mark = digest(message.topic, message.payload)
+                if message.dup and mark in known:
+                    tally.duplicates += len(letters) + entry.held_items
+                    tally.dead -= len(conflicts.get(index, ()))
+                else:
+                    tally.dead += len(entry.dead or ())
+                    dead.extend(_letter(entry, letter, mark) for letter in letters)
+                    tally.held += entry.held_items
+                    held.extend(
+                        (
+                            entry.tenant_id,
+                            name,
+                            message.topic,
+                            message.payload,
+                            instant(message.received),
+                            mark,
+                        )
+                        for name in entry.held_for or ()
+                    )
+            if entry.ack:
+                await self._store_ack(connection, entry, tally)
+            if entry.event:
+                await self._store_event(connection, entry, tally)
+        if dead:
+            await connection.execute(_DEAD, *map(list, zip(*dead, strict=True)))
+        if held:
+            await connection.execute(_HELD, *map(list, zip(*held, strict=True)))
+
+    async def _known_digests(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], conflicts: dict[int, list[Dead]]
+    ) -> set[bytes]:
+        """Which redelivered messages have left a dead letter, or are held, already."""
+        marks = [
+            digest(entry.message.topic, entry.message.payload)
+            for index, entry in enumerate(entries)
+            if entry.message.dup and (entry.dead or entry.held_for or index in conflicts)
+        ]
+        if not marks:
+            return set()
+        rows = await connection.fetch(
+            "select digest from caudal.dead_letter where digest = any($1)"
+            " union select digest from caudal.held_message where digest = any($1)",
+            marks,
+        )
+        return {row["digest"] for row in rows}
+
+    async def _store_ack(self, connection: asyncpg.Connection[Any], entry: Entry, tally: Tally) -> None:
+        if entry.ack is None:
+            return
+        device, ack = entry.ack
+        at = instant(ack.ts_exec) if ack.ts_exec is not None else None
+        new = await connection.fetchval(
+            _ACK, entry.tenant_id, device, ack.cmd_id, ack.ok, at, ack.payload.decode()
+        )
+        tally.stored += bool(new)
+        tally.duplicates += not new
+
+    async def _store_event(self, connection: asyncpg.Connection[Any], entry: Entry, tally: Tally) -> None:
+        if entry.event is None:
+            return
+        device, event = entry.event
+        # Without an id of its own an event is known by what it says: a redelivery then stays one event.
+        mark = event.event_id or "~" + digest(entry.message.topic, entry.message.payload).hex()
+        new = await connection.fetchval(
+            _EVENT, entry.tenant_id, device, mark, event.event_type, instant(event.ts),
+            instant(entry.message.received), event.data.decode() if event.data is not None else None,
+        )  # fmt: skip
+        tally.stored += new is not None
+        tally.duplicates += new is None
+
+    async def _write_ledger(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], tallies: dict[int, Tally]
+    ) -> str:
+        ordered = sorted(tallies.items())
+        received = [entry.message.received for entry in entries]
+        rows = await connection.fetch(
+            _LEDGER,
+            self.name,
+            instant(min(received)),
+            instant(max(received)),
+            [tenant for tenant, _ in ordered],
+            *(
+                [getattr(tally, name) for _, tally in ordered]
+                for name in ("messages", "received", "stored", "duplicates", "dead", "held", "empty")
+            ),
+        )
+        return str(rows[0][0])
+
+
+def _letter(entry: Entry, letter: Dead, mark: bytes) -> tuple[Any, ...]:
+    message = entry.message
+    return (
+        entry.tenant_id, entry.tenant_name, entry.device_name, _storable(message.topic), message.payload,
+        letter.reason, _storable(letter.sentence), _storable(letter.pointer), letter.format or None,
+        instant(message.received), mark,
+    )  # fmt: skip
+
+
+def _storable(text: str) -> str:
+    """A text that PostgreSQL takes: a NUL or half a surrogate pair must not cost us the dead letter."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="replace").decode()
+
+
+def _one_row_each(entry: Entry) -> list[Entry]:
+    """A message taken apart, for the one row of it that the database refuses.
+
+    The message counts once; what is not samples stays with the first part.
+    """
+    parts = []
+    for number, row in enumerate(split(entry.rows)):
+        part = Entry(
+            entry.message, entry.tenant_id, 1, rows=row, count=1, format=entry.format,
+            tenant_name=entry.tenant_name, device_name=entry.device_name,
+        )  # fmt: skip
+        if number == 0:
+            part.dead, part.ack, part.event = entry.dead, entry.ack, entry.event
+            part.held_for, part.held_items = entry.held_for, entry.held_items
+            part.items += entry.items - entry.count
+        else:
+            part.whole = False
+        parts.append(part)
+    return parts
+
+
+def now_us() -> int:
+    """Microseconds since 1970, now."""
+    return time.time_ns() // 1000
