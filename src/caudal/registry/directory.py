@@ -96,7 +96,7 @@ class Directory:
         self._tenants: dict[str, TenantEntry] = {}
         self._devices: dict[tuple[str, str], DeviceEntry] = {}
         self._gateways: dict[str, GatewayEntry] = {}
-        self._absent: dict[tuple[str, str], tuple[float, Absent]] = {}
+        self._absent: dict[tuple[str, str, bool], tuple[float, Absent]] = {}
         self._units: dict[str, int] = {}
         self._series_cached = 0
         self.generation = 0
@@ -112,9 +112,9 @@ class Directory:
         """The gateway, or None when it is not in the cache."""
         return self._gateways.get(mac)
 
-    def absent(self, tenant: str, name: str) -> Absent | None:
-        """Why there is no such device, if that was asked a moment ago."""
-        found = self._absent.get((tenant, name))
+    def absent(self, tenant: str, name: str, *, register: bool = True) -> Absent | None:
+        """Why there is no such device, if that was asked a moment ago, in the same manner."""
+        found = self._absent.get((tenant, name, register))
         if found is None or found[0] < time.monotonic():
             return None
         return found[1]
@@ -181,8 +181,8 @@ class Directory:
         for name, devices in sorted(by_tenant.items()):
             tenant = await self._tenant(name)
             if tenant is None or not tenant.active:
-                for device in devices:
-                    self._note_absent(name, device, "unknown_tenant")
+                for device, want in devices.items():
+                    self._note_absent(name, device, "unknown_tenant", register=want.register)
                 continue
             await self._ensure_devices(tenant, devices)
 
@@ -230,7 +230,8 @@ class Directory:
             if entry is None:
                 want = wanted[name]
                 full = want.register and tenant.policy != "refuse" and want.gateway is None
-                self._note_absent(tenant.name, name, "too_large" if full else "unknown_device")
+                why: Absent = "too_large" if full else "unknown_device"
+                self._note_absent(tenant.name, name, why, register=want.register)
             else:
                 self._remember(entry)
 
@@ -329,17 +330,18 @@ class Directory:
         before = self._devices.pop(key, None)
         self._series_cached += len(entry.series) - (len(before.series) if before else 0)
         self._devices[key] = entry
-        self._absent.pop(key, None)
+        self._absent.pop((*key, True), None)
+        self._absent.pop((*key, False), None)
         while self._series_cached > self._settings.series_cached and len(self._devices) > 1:
             # Oldest fetched goes first; a device that is still talking comes back with one query.
             oldest = next(iter(self._devices))
             self._series_cached -= len(self._devices.pop(oldest).series)
         self.generation += 1
 
-    def _note_absent(self, tenant: str, name: str, why: Absent) -> None:
+    def _note_absent(self, tenant: str, name: str, why: Absent, *, register: bool = True) -> None:
         if len(self._absent) >= 10_000:
             self._absent.clear()
-        self._absent[(tenant, name)] = (time.monotonic() + ABSENT_SECONDS, why)
+        self._absent[(tenant, name, register)] = (time.monotonic() + ABSENT_SECONDS, why)
 
     def forget(self, payload: str) -> None:
         """Act on a notification `table:tenant:name` of the database."""

@@ -165,8 +165,8 @@ class Pipeline:
         if device is not None:
             self._decode(message, turn, route, device.tenant, device.zone, device, None)
             return
-        reason = directory.absent(tenant, name)
         asset = route.kind == "asset"
+        reason = directory.absent(tenant, name, register=not asset)
         if reason is None and turn < TURNS:
             wanted = Wanted(tenant, route.site, name, register=not asset)
             self._set_aside(message, turn, Need(devices=(wanted,)))

@@ -35,3 +35,20 @@ class IngestSettings(msgspec.Struct, frozen=True):
     ] = "refuse"
     default_tenant: Annotated[str, setting("Tenant of topics whose template names none")] = "default"
     dead_letter_days: Annotated[int, setting("Days that dead letters are kept", ge=1)] = 14
+
+
+class DoorSettings(msgspec.Struct, frozen=True):
+    """Where telemetry comes in, and where the metrics are."""
+
+    mqtt_url: Annotated[
+        str | None,
+        setting("A broker to subscribe to, `mqtt://` or `mqtts://`; our own endpoint when left out"),
+    ] = None
+    mqtt_topics: Annotated[str, setting("Filters to subscribe to, with commas; those of the templates")] = ""
+    mqtt_qos: Annotated[int, setting("QoS of the subscription", ge=0, le=2)] = 1
+    mqtt_group: Annotated[str, setting("Group of a shared subscription, so that workers split the load")] = ""
+    worker_ordinal: Annotated[int, setting("Number of this worker among those of its host", ge=0)] = 0
+    mqtt_host: Annotated[str, setting("Address that our endpoint listens on")] = "127.0.0.1"
+    mqtt_port: Annotated[int, setting("Port of our endpoint", ge=0, le=65535)] = 1883
+    metrics_host: Annotated[str, setting("Address of the metrics")] = "127.0.0.1"
+    metrics_port: Annotated[int, setting("Port of ingest's metrics", ge=0, le=65535)] = 9100

@@ -1,0 +1,17 @@
+"""What every process of ours does around its own parts: logs, uvloop, signals, an exit status."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from caudal.core import logs
+from caudal.core.lifecycle import Lifecycle, run
+
+
+def run_process(start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0) -> int:
+    """Run a process whose parts `start` starts, until it is told to stop; returns the exit status."""
+    logs.configure(level=os.environ.get("LOG_LEVEL", "info"))
+    return uvloop.run(run(start, grace=grace))
