@@ -1,0 +1,156 @@
+"""`caudal up`: the platform on one machine, as a supervisor of the same processes that production runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from caudal.core import logs
+from caudal.core.errors import CaudalError
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.migrate import migrate
+from caudal.core.postgres import EmbeddedPostgres, free_port
+from caudal.core.supervisor import Child, child_environ, keep_alive
+
+log = logs.get("up")
+
+
+class AlreadyUp(CaudalError):
+    """Another `caudal up` has this directory."""
+
+    code = "already_up"
+
+
+class Secrets(msgspec.Struct):
+    """What this installation keeps to itself, in a file that only its owner reads."""
+
+    mqtt_password: str
+    master_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A process of the platform: its name, its command line, its ports by variable and usual number."""
+
+    name: str
+    arguments: tuple[str, ...]
+    ports: Mapping[str, int] = msgspec.field(default_factory=dict)
+    environ: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+def parts(demo: bool) -> list[Part]:
+    """Everything that runs, in the order it starts."""
+    return [Part("ingest", ("ingest",), {"MQTT_PORT": 1883, "METRICS_PORT": 9100})]
+
+
+class Platform:
+    """Everything `caudal up` runs. `endpoints` is filled once all of it is ready."""
+
+    def __init__(self, directory: Path, *, demo: bool, host: str, environ: Mapping[str, str]) -> None:
+        self.directory = directory.absolute()
+        self._demo = demo
+        self._host = host
+        self._environ = dict(environ)
+        self._lock: Any = None
+        self.endpoints: dict[str, str] = {}
+
+    def lock(self) -> None:
+        """Take the directory for this process. Raises AlreadyUp when another one has it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "unknown"
+            raise AlreadyUp(
+                f"Caudal is up on {self.directory} already (process {owner}). "
+                "Stop it, or give another directory with --data."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    async def start(self, life: Lifecycle, say: Callable[[str], None] = lambda _: None) -> None:
+        """Bring everything up; `say` hears what is being done."""
+        self.lock()
+        ready = self.directory / "endpoints.json"
+        ready.unlink(missing_ok=True)
+        database_url = self._environ.get("DATABASE_URL") or await self._start_postgres(life, say)
+        say("Migrating the database")
+        await migrate(database_url)
+        kept = self._secrets()
+        environ = child_environ(
+            self._environ,
+            DATABASE_URL=database_url,
+            UNKNOWN_TENANTS=self._environ.get("UNKNOWN_TENANTS", "register"),
+            MQTT_HOST=self._host,
+            METRICS_HOST=self._host,
+            MQTT_ADMIN_PASSWORD=kept.mqtt_password,
+            CAUDAL_MASTER_KEY=self._environ.get("CAUDAL_MASTER_KEY", kept.master_key),
+        )
+        (self.directory / "logs").mkdir(exist_ok=True)
+        found: dict[str, str] = {"database_url": database_url}
+        for part in parts(self._demo):
+            say(f"Starting {part.name}")
+            found.update(await self._start_part(life, part, environ))
+        if "mqtt_url" in found and "MQTT_URL" not in self._environ:
+            found["mqtt_url"] = _with_credentials(found["mqtt_url"], "admin", kept.mqtt_password)
+        self.endpoints = found
+        _write_private(ready, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        life.on_stop("endpoints.json", _remover(ready))
+
+    async def _start_postgres(self, life: Lifecycle, say: Callable[[str], None]) -> str:
+        say("Starting PostgreSQL")
+        server = EmbeddedPostgres(self.directory / "postgres", port=5432)
+        life.on_stop("postgres", server.stop)
+        await server.start()
+        return server.url
+
+    async def _start_part(self, life: Lifecycle, part: Part, environ: Mapping[str, str]) -> dict[str, str]:
+        ports = {
+            name: self._environ.get(name) or str(free_port(usual, self._host))
+            for name, usual in part.ports.items()
+        }
+        child = Child(
+            part.name, part.arguments, {**environ, **part.environ, **ports},
+            self.directory / "logs" / f"{part.name}.log",
+        )  # fmt: skip
+        life.on_stop(part.name, child.stop)
+        endpoints = await child.start()
+        life.spawn(f"keeper of {part.name}", keep_alive(child))
+        return endpoints
+
+    def _secrets(self) -> Secrets:
+        path = self.directory / "secrets.json"
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes(), type=Secrets)
+        made = Secrets(mqtt_password=secrets.token_urlsafe(18))
+        _write_private(path, msgspec.json.encode(made))
+        return made
+
+
+def _with_credentials(url: str, user: str, password: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{quote(user)}:{quote(password)}@{rest}"
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write whole or not at all, readable by its owner alone."""
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(content)
+    fresh.replace(path)
+
+
+def _remover(path: Path) -> Callable[[], Any]:
+    async def remove() -> None:
+        path.unlink(missing_ok=True)
+
+    return remove

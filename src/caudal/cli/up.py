@@ -1,0 +1,45 @@
+"""`caudal up`: the whole platform on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from caudal.app.process import run_process
+from caudal.app.up import Platform
+from caudal.core.lifecycle import Lifecycle
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("data"), show_default=True,
+    help="Where everything is kept between runs.",
+)  # fmt: skip
+@click.option("--demo", is_flag=True, help="Add a simulated fleet, people, and a sandbox to write to.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that everything listens on.")
+def command(data: Path, demo: bool, host: str) -> None:
+    """Start the whole platform: PostgreSQL, the MQTT endpoint, the API, and all the rest. Ctrl-C stops it."""
+    console = Console()
+    began = time.monotonic()
+    platform = Platform(data, demo=demo, host=host, environ=os.environ)
+
+    async def start(life: Lifecycle) -> None:
+        with console.status("Starting") as status:
+            await platform.start(life, status.update)
+        table = Table(title=f"Caudal is up ({time.monotonic() - began:.1f} s)", title_justify="left")
+        table.add_column("endpoint")
+        table.add_column("address", overflow="fold")
+        for name, address in platform.endpoints.items():
+            table.add_row(name.replace("_url", "").replace("_", " "), address)
+        console.print(table)
+        console.print(f"These are in {platform.directory / 'endpoints.json'}. Ctrl-C stops everything.")
+
+    status = run_process(start)
+    console.print("Stopped; the data stays in", str(platform.directory))
+    sys.exit(status)
