@@ -1,0 +1,256 @@
+-- What the API and the reports may ask of the rollups. These functions run with their owner's rights and answer
+-- for the series of the transaction's tenant alone; no other role can touch a rollup table.
+
+create function caudal.own_series(p_ids int[]) returns int[]
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(id order by id), '{}') from caudal.series
+  where id = any(p_ids) and (tenant_id = (select caudal.current_tenant()) or (select caudal.sees_all()))
+$$;
+
+-- Exact pieces of the level 'minute' or 'hour' in [p_lo, p_hi).
+create function caudal.series_pieces(p_ids int[], p_level text, p_lo timestamptz, p_hi timestamptz)
+  returns setof caudal.rollup_hour
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare own int[] := caudal.own_series(p_ids);
+begin
+  if p_level = 'minute' then return query select * from caudal.minutes_of(own, p_lo, p_hi);
+  else return query select * from caudal.hours_of(own, p_lo, p_hi);
+  end if;
+end $$;
+
+-- Numbers by slot: slot i (from 1) is [p_edges[i], p_edges[i+1]). p_level is the coarsest level whose buckets
+-- no edge splits: 'sample', 'minute', 'hour', or 'day' for days of p_zone, the account's own.
+-- first_v and last_v are null where p_ends is false.
+create function caudal.series_slots(p_ids int[], p_level text, p_zone text, p_edges timestamptz[], p_ends boolean)
+  returns table(series int, slot int, n bigint, num bigint, vmin float8, vmax float8, vsum float8,
+                first_v float8, last_v float8)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  own int[] := caudal.own_series(p_ids);
+  lo timestamptz := p_edges[1];
+  hi timestamptz := p_edges[cardinality(p_edges)];
+begin
+  if p_level = 'sample' then
+    return query
+      select q.id, q.slot, count(*), count(q.x), min(q.x), max(q.x), sum(q.x),
+             case when p_ends then (array_agg(q.x order by q.ts) filter (where q.x is not null))[1] end,
+             case when p_ends then (array_agg(q.x order by q.ts desc) filter (where q.x is not null))[1] end
+      from (select i.id, s.ts, width_bucket(s.ts, p_edges) as slot,
+                   case when s.qual < 2 and s.v_num > -1e290 and s.v_num < 1e290 then s.v_num end as x
+            from unnest(own) i(id) join caudal.sample s on s.series = i.id
+            where s.ts >= lo and s.ts < hi) q
+      group by q.id, q.slot;
+  elsif p_ends then
+    return query
+      select q.series, q.slot, sum(q.n), sum(q.num), min(q.vmin), max(q.vmax), sum(q.vsum),
+             (array_agg(q.first_v order by q.first_ts) filter (where q.num > 0))[1],
+             (array_agg(q.last_v order by q.last_ts desc) filter (where q.num > 0))[1]
+      from (
+        select width_bucket(p.bucket, p_edges) as slot, p.* from caudal.hours_of(own, lo, hi) p where p_level = 'hour'
+        union all
+        select width_bucket(p.bucket, p_edges), p.* from caudal.minutes_of(own, lo, hi) p where p_level = 'minute'
+        union all
+        select width_bucket(p.bucket::timestamp at time zone p_zone, p_edges), p.series,
+               p.bucket::timestamp at time zone p_zone, p.n, p.bad, p.num, p.vmin, p.vmax, p.vsum, p.first_ts, p.first_v,
+               p.last_ts, p.last_v, p.up, p.resets, p.states, p.state_first_ts, p.state_first, p.state_last_ts, p.state_last
+        from caudal.days_of(own, p_zone, (lo at time zone p_zone)::date,
+                            ((hi - interval '1 us') at time zone p_zone)::date) p where p_level = 'day'
+      ) q
+      group by q.series, q.slot;
+  elsif p_level = 'day' then
+    return query
+      select p.series, width_bucket(p.bucket::timestamp at time zone p_zone, p_edges) as slot,
+             sum(p.n), sum(p.num), min(p.vmin), max(p.vmax), sum(p.vsum), null::float8, null::float8
+      from caudal.days_of(own, p_zone, (lo at time zone p_zone)::date,
+                          ((hi - interval '1 us') at time zone p_zone)::date) p
+      group by 1, 2;
+  elsif p_level = 'hour' then
+    return query
+      select p.series, width_bucket(p.bucket, p_edges), sum(p.n), sum(p.num), min(p.vmin), max(p.vmax), sum(p.vsum),
+             null::float8, null::float8
+      from caudal.hours_of(own, lo, hi) p group by 1, 2;
+  else
+    return query
+      select p.series, width_bucket(p.bucket, p_edges), sum(p.n), sum(p.num), min(p.vmin), max(p.vmax), sum(p.vsum),
+             null::float8, null::float8
+      from caudal.minutes_of(own, lo, hi) p group by 1, 2;
+  end if;
+end $$;
+
+-- Samples as they came, oldest first, at most p_limit of each series from p_lo on.
+create function caudal.series_samples(p_ids int[], p_lo timestamptz, p_hi timestamptz, p_limit int)
+  returns table(series int, ts timestamptz, v_num float8, v_bool boolean, v_text text, qual smallint)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return query
+    select i.id, s.ts, s.v_num, s.v_bool, s.v_text, s.qual from unnest(caudal.own_series(p_ids)) i(id)
+    cross join lateral (select * from caudal.sample x where x.series = i.id and x.ts >= p_lo and x.ts < p_hi
+                        order by x.ts limit p_limit) s;
+end $$;
+
+-- Consumption by bucket ('hour', 'day', 'month') of the zone, in [p_lo, p_hi), both at edges of such buckets.
+-- What a dial grew between two readings belongs to the bucket of the later one; so every sum of buckets is the
+-- consumption of their span. total is null for what is neither counter nor delta.
+-- `day` is the first local date of the bucket, `hour` its instant where the bucket is an hour.
+create function caudal.consumption_of(p_ids int[], p_zone text, p_unit text, p_lo timestamptz, p_hi timestamptz)
+  returns table(series int, day date, hour timestamptz, total float8, n bigint, resets bigint,
+                first_day date, last_day date)
+  language plpgsql stable as $$
+declare
+  lo_day date := (p_lo at time zone p_zone)::date;
+  hi_day date := ((p_hi - interval '1 us') at time zone p_zone)::date;
+  whole boolean;
+begin
+  if p_unit in ('day', 'month') then
+    return query
+      with piece as (
+        select d.series, d.bucket as local, d.num, d.n, d.vsum, d.first_ts, d.first_v, d.last_v, d.up, d.resets,
+               date_trunc(p_unit, d.bucket::timestamp)::date as label
+        from caudal.days_of(p_ids, p_zone, lo_day, hi_day) d where d.num > 0
+        union all
+        select b.series, null, 0, 0, 0, b.ts, b.v, b.v, 0, 0, null from caudal.last_before(p_ids, p_lo) b
+      ), step as (
+        select p.*, lag(p.last_v) over (partition by p.series order by p.first_ts) as prev from piece p
+      )
+      select s.series, s.label, null::timestamptz,
+             case r.kind when 'counter' then sum(s.up + coalesce(caudal.dial_step(s.prev, s.first_v), 0))
+                         when 'delta' then sum(s.vsum) end,
+             sum(s.num), sum(s.resets + case when caudal.is_reset(s.prev, s.first_v) then 1 else 0 end),
+             min(s.local), max(s.local)
+      from step s join caudal.series r on r.id = s.series
+      where s.label is not null group by s.series, s.label, r.kind;
+  else
+    whole := caudal.whole_hours(p_zone, p_lo, p_hi);
+    return query
+      with piece as (
+        select h.series, h.bucket as label, h.num, h.vsum, h.first_ts, h.first_v, h.last_v, h.up, h.resets
+        from caudal.hours_of(p_ids, p_lo, p_hi) h where h.num > 0 and whole
+        union all
+        -- Zones off by half an hour: their hours are cut from the samples.
+        select f.series, p_lo + floor(extract(epoch from f.bucket - p_lo) / 3600) * interval '1 hour',
+               f.num, f.vsum, f.first_ts, f.first_v, f.last_v, f.up, f.resets
+        from unnest(p_ids) i(id)
+        cross join lateral caudal.fold_samples(i.id, p_lo, p_hi, interval '15 minutes') f where f.num > 0 and not whole
+        union all
+        select b.series, null, 0, 0, b.ts, b.v, b.v, 0, 0 from caudal.last_before(p_ids, p_lo) b
+      ), step as (
+        select p.*, lag(p.last_v) over (partition by p.series order by p.first_ts) as prev from piece p
+      )
+      select s.series, (s.label at time zone p_zone)::date, s.label,
+             case r.kind when 'counter' then sum(s.up + coalesce(caudal.dial_step(s.prev, s.first_v), 0))
+                         when 'delta' then sum(s.vsum) end,
+             sum(s.num), sum(s.resets + case when caudal.is_reset(s.prev, s.first_v) then 1 else 0 end),
+             null::date, null::date
+      from step s join caudal.series r on r.id = s.series
+      where s.label is not null group by s.series, s.label, r.kind;
+  end if;
+end $$;
+
+-- The same for whoever may not see everything: the tenant's own series.
+create function caudal.series_consumption(p_ids int[], p_zone text, p_unit text, p_lo timestamptz, p_hi timestamptz)
+  returns table(series int, day date, hour timestamptz, total float8, n bigint, resets bigint,
+                first_day date, last_day date)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return query select * from caudal.consumption_of(caudal.own_series(p_ids), p_zone, p_unit, p_lo, p_hi);
+end $$;
+
+-- The newest sample of each series. Below the threshold it comes from the rollups, without quality.
+create function caudal.series_latest(p_ids int[])
+  returns table(series int, ts timestamptz, v_num float8, v_bool boolean, v_text text, qual smallint)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  own int[] := caudal.own_series(p_ids);
+  edge timestamptz := (select threshold from caudal.rollup_state);
+begin
+  return query
+    with tail as materialized (
+      select i.id, s.* from unnest(own) i(id)
+      cross join lateral (select x.ts, x.v_num, x.v_bool, x.v_text, x.qual from caudal.sample x
+                          where x.series = i.id and x.ts >= edge order by x.ts desc limit 1) s
+    ), older as materialized (
+      select i.id from unnest(own) i(id) where not exists (select from tail t where t.id = i.id)
+    ), marked as (
+      select m.series, max(m.hour) as hour from caudal.stale_hours((select array_agg(o.id) from older o), '-infinity', edge) m
+      group by m.series
+    ), kept as (
+      select distinct on (c.id) c.id, c.last_ts, c.last_v, c.state_last_ts, c.state_last from (
+        select o.id, r.* from older o cross join lateral (
+          select h.* from caudal.rollup_hour h where h.series = o.id order by h.bucket desc limit 1) r
+        union all
+        select m.series, f.* from marked m
+          cross join lateral caudal.fold_samples(m.series, m.hour, m.hour + interval '1 hour', interval '1 hour') f
+      ) c
+      order by c.id, greatest(c.last_ts, c.state_last_ts) desc nulls last
+    )
+    select t.* from tail t
+    union all
+    select k.id, greatest(k.last_ts, k.state_last_ts),
+           case when k.state_last_ts is null or k.last_ts > k.state_last_ts then k.last_v end,
+           null::boolean,
+           case when k.last_ts is null or k.state_last_ts > k.last_ts then k.state_last end, null::smallint
+    from kept k where greatest(k.last_ts, k.state_last_ts) is not null;
+end $$;
+
+-- Months in which a tenant's meters may have readings.
+create function caudal.tenant_months(p_tenant int) returns table(month date, start timestamptz)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare zone text; first timestamptz;
+begin
+  if p_tenant is distinct from caudal.current_tenant() and not caudal.sees_all() then return; end if;
+  select time_zone into zone from caudal.tenant where id = p_tenant;
+  select least(
+    (select min(b.bucket) from caudal.series r cross join lateral (
+       select h.bucket from caudal.rollup_hour h where h.series = r.id order by h.bucket limit 1) b
+     where r.tenant_id = p_tenant),
+    (select min(m.hour) from caudal.stale_hours(
+       (select array_agg(r.id) from caudal.series r where r.tenant_id = p_tenant), '-infinity', 'infinity') m),
+    (select threshold from caudal.rollup_state), now()) into first;
+  return query
+    select g::date, g at time zone zone
+    from generate_series(date_trunc('month', first at time zone zone), date_trunc('month', now() at time zone zone),
+                         interval '1 month') g;
+end $$;
+
+-- One month of a tenant's meters. A meter is a device with a point `valor`, or else a counter or a delta:
+-- the first of them. What is declared neither has readings and no total.
+create function caudal.tenant_month(p_tenant int, p_month date)
+  returns table(device_id bigint, total float8, days int, readings bigint)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare zone text; ids int[];
+begin
+  if p_tenant is distinct from caudal.current_tenant() and not caudal.sees_all() then return; end if;
+  select time_zone into zone from caudal.tenant where id = p_tenant;
+  select array_agg(m.id) into ids from (
+    select distinct on (r.device_id) r.id from caudal.series r
+    where r.tenant_id = p_tenant and (r.name = 'valor' or r.kind in ('counter', 'delta'))
+    order by r.device_id, r.name <> 'valor', r.id) m;
+  return query
+    select r.device_id, c.total, c.last_day - c.first_day + 1, c.n
+    from caudal.consumption_of(ids, zone, 'month', p_month::timestamp at time zone zone,
+                               (p_month + interval '1 month') at time zone zone) c
+    join caudal.series r on r.id = c.series;
+end $$;
+
+-- The mean of a day is over the days from the month's first reading to its last.
+create view public.tds_new_consumo_mensal with (security_barrier) as
+  select m.start as mes_referencia, t.id::bigint as conta_id, c.device_id as dispositivo_id,
+         round(c.total::numeric, 4) as total_consumo, round(c.total::numeric / c.days, 4) as media_diaria,
+         c.readings as leituras_count
+  from caudal.tenant t
+  cross join lateral caudal.tenant_months(t.id) m
+  cross join lateral caudal.tenant_month(t.id, m.month) c
+  where (t.id = (select caudal.current_tenant()) or (select caudal.sees_all()));
+grant select on public.tds_new_consumo_mensal to caudal_reader, caudal_app;
+
+revoke execute on function caudal.own_series(int[]), caudal.series_pieces(int[], text, timestamptz, timestamptz),
+  caudal.series_slots(int[], text, text, timestamptz[], boolean),
+  caudal.series_samples(int[], timestamptz, timestamptz, int), caudal.series_latest(int[]),
+  caudal.consumption_of(int[], text, text, timestamptz, timestamptz),
+  caudal.series_consumption(int[], text, text, timestamptz, timestamptz),
+  caudal.tenant_months(int), caudal.tenant_month(int, date) from public;
+grant execute on function caudal.own_series(int[]), caudal.series_pieces(int[], text, timestamptz, timestamptz),
+  caudal.series_slots(int[], text, text, timestamptz[], boolean),
+  caudal.series_samples(int[], timestamptz, timestamptz, int), caudal.series_latest(int[]),
+  caudal.series_consumption(int[], text, text, timestamptz, timestamptz) to caudal_app;
+grant execute on function caudal.tenant_months(int), caudal.tenant_month(int, date) to caudal_app, caudal_reader;

@@ -1,0 +1,186 @@
+"""No update is ever lost, whatever the order in which writers commit and the threshold moves."""
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from caudal.telemetry import invalidation
+
+from .conftest import World, micros
+
+HOUR = timedelta(hours=1)
+NOW = datetime(2024, 3, 10, 12, 20, tzinfo=UTC)
+EDGE = NOW.replace(minute=0)
+
+
+async def hours(world: World, series: int) -> dict[datetime, int]:
+    rows = await world.pool.fetch(
+        "select bucket, n from caudal.hours_of(array[$1::int], $2, $3)",
+        series,
+        EDGE - 48 * HOUR,
+        EDGE + 48 * HOUR,
+    )
+    return {row["bucket"]: row["n"] for row in rows}
+
+
+async def kept(world: World, series: int) -> dict[datetime, int]:
+    rows = await world.pool.fetch("select bucket, n from caudal.rollup_hour where series = $1", series)
+    return {row["bucket"]: row["n"] for row in rows}
+
+
+async def test_live_samples_leave_no_mark_and_are_in_the_next_answer(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    await world.numbers(series, [(NOW, 1.0), (NOW + HOUR, 2.0)])
+    assert await world.pool.fetchval("select count(*) from caudal.rollup_log") == 0
+    assert await hours(world, series) == {EDGE: 1, EDGE + HOUR: 1}
+    assert await kept(world, series) == {}
+
+
+async def test_late_samples_are_in_the_next_answer_before_and_after_the_refresher(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    await world.numbers(series, [(EDGE - 30 * HOUR, 1.0)])
+    assert await hours(world, series) == {EDGE - 30 * HOUR: 1}
+    assert await world.refresher.settle() == 1
+    assert await kept(world, series) == {EDGE - 30 * HOUR: 1}
+    await world.numbers(series, [(EDGE - 30 * HOUR + timedelta(minutes=1), 1.0)])
+    assert await hours(world, series) == {EDGE - 30 * HOUR: 2}
+    assert await kept(world, series) == {EDGE - 30 * HOUR: 1}
+    await world.refresher.settle()
+    assert await hours(world, series) == await kept(world, series) == {EDGE - 30 * HOUR: 2}
+
+
+async def test_the_threshold_moves_by_whole_hours_once_they_are_over(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    await world.numbers(series, [(NOW, 1.0)])
+    assert not await world.refresher.advance(EDGE + HOUR + timedelta(minutes=4))
+    assert await world.refresher.advance(EDGE + HOUR + timedelta(minutes=5))
+    assert await hours(world, series) == {EDGE: 1}
+    await world.refresher.settle()
+    assert await kept(world, series) == {EDGE: 1}
+
+
+async def test_it_is_idle_when_nothing_changes(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    await world.numbers(series, [(EDGE - HOUR, 1.0)])
+    await world.refresher.settle()
+    async with world.pool.acquire() as connection, connection.transaction():
+        assert tuple(await connection.fetchrow("select * from caudal.rollup_step(100)")) == (0, False)
+        assert not await connection.fetchval("select caudal.rollup_advance($1, '5 min'::interval)", NOW)
+        # No transaction number was needed: nothing at all was written.
+        assert await connection.fetchval("select pg_current_xact_id_if_assigned()::text") is None
+
+
+async def test_a_writer_that_commits_across_the_move_is_waited_for(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    async with world.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        assert await invalidation.threshold(connection) == micros(EDGE)
+        moving = asyncio.create_task(world.refresher.advance(EDGE + 2 * HOUR))
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while not await world.pool.fetchval(waiting):
+            await asyncio.sleep(0)
+        await connection.execute(
+            "insert into caudal.sample(series, ts, received, v_num) values ($1, $2, now(), 1)", series, NOW
+        )
+        await transaction.commit()
+        assert await moving
+    await world.refresher.settle()
+    assert await kept(world, series) == {EDGE: 1}
+
+
+async def test_a_writer_that_hangs_holds_the_threshold_but_not_the_other_writers(world: World) -> None:
+    await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    async with world.pool.acquire() as hanging, world.pool.acquire() as other:
+        transaction = hanging.transaction()
+        await transaction.start()
+        await invalidation.threshold(hanging)
+        assert not await world.refresher.advance(EDGE + 2 * HOUR)  # gives up after its lock timeout
+        async with asyncio.timeout(5):
+            assert await invalidation.threshold(other) == micros(EDGE)
+        await transaction.rollback()
+    assert await world.refresher.advance(EDGE + 2 * HOUR)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_update_is_lost_while_writers_and_the_threshold_race(world: World, seed: int) -> None:
+    tenant = await world.tenant("a", "America/Sao_Paulo")
+    ids = [await world.series(tenant, f"p{i}") for i in range(4)]
+    start = EDGE - 6 * HOUR
+    await world.put_threshold(start)
+    done = asyncio.Event()
+    taken: set[tuple[int, datetime]] = set()
+
+    async def writer(number: int) -> None:
+        rng = random.Random(seed * 100 + number)
+        for _ in range(40):
+            rows = {}
+            for _ in range(rng.randint(1, 20)):
+                key = (rng.choice(ids), start + timedelta(seconds=rng.randrange(-10 * 3600, 10 * 3600)))
+                if key not in taken:
+                    rows[key] = (*key, rng.random(), None, None, 0)
+            taken.update(rows)
+            await world.store(rows.values())
+        done.set()
+
+    async def refresher() -> None:
+        now = start
+        while not done.is_set() or now < start + 8 * HOUR:
+            now += HOUR / 4
+            await world.refresher.advance(now)
+            await world.refresher.step()
+
+    async def reader() -> None:
+        # At every moment the rollups and the samples say the same: one statement, one snapshot.
+        while not done.is_set():
+            rows = await world.pool.fetch(
+                "select i.id, (select sum(n) from caudal.hours_of(array[i.id], $2, $3)) as told,"
+                " (select count(*) from caudal.sample s where s.series = i.id and s.ts >= $2 and s.ts < $3)"
+                " as true"
+                " from unnest($1::int[]) i(id)",
+                ids, start - 24 * HOUR, start + 24 * HOUR,
+            )  # fmt: skip
+            assert all((row["told"] or 0) == row["true"] for row in rows)
+
+    await asyncio.gather(*(writer(n) for n in range(3)), refresher(), reader())
+    await world.refresher.settle()
+    edge = await world.pool.fetchval("select threshold from caudal.rollup_state")
+    stored = await world.pool.fetch(
+        "select series, date_trunc('hour', ts) as bucket, count(*) as n, sum(v_num) as vsum"
+        " from caudal.sample"
+        " where ts < $1 group by 1, 2 order by 1, 2", edge,
+    )  # fmt: skip
+    rolled = await world.pool.fetch("select series, bucket, n, vsum from caudal.rollup_hour order by 1, 2")
+    assert [(r["series"], r["bucket"], r["n"]) for r in rolled] == [
+        (r["series"], r["bucket"], r["n"]) for r in stored
+    ]
+    assert [r["vsum"] for r in rolled] == pytest.approx([r["vsum"] for r in stored])
+    days = await world.pool.fetch("select series, bucket, n from caudal.rollup_day order by 1, 2")
+    true = await world.pool.fetch(
+        "select series, (ts at time zone 'America/Sao_Paulo')::date as bucket, count(*) as n"
+        " from caudal.sample"
+        " where (ts at time zone 'America/Sao_Paulo')::date < ($1 at time zone 'America/Sao_Paulo')::date"
+        " group by 1, 2 order by 1, 2", edge,
+    )  # fmt: skip
+    assert [tuple(r) for r in days] == [tuple(r) for r in true]
+
+
+async def test_the_app_role_cannot_touch_what_it_may_not(app_pool: asyncpg.Pool, world: World) -> None:
+    for statement in (
+        "select * from caudal.rollup_hour",
+        "select * from caudal.rollup_log",
+        "select caudal.invalidate('{1}', '{1}')",
+        "select * from caudal.hours_of('{1}', now(), now())",
+        "select caudal.rollup_step(1)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app_pool.execute(statement)
