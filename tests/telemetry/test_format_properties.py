@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
@@ -14,7 +15,7 @@ from caudal.telemetry import fields
 from caudal.telemetry.decode import FORMATS, decode, parse
 from caudal.telemetry.fields import Context
 from caudal.telemetry.formats import v1
-from caudal.telemetry.model import NAME_MAX, TEXT_MAX, UNIT_MAX, Decoded, Fault, Limits, Reason, Reject
+from caudal.telemetry.model import NAME_MAX, TEXT_MAX, UNIT_MAX, Decoded, Fault, Limits, Match, Reason, Reject
 from caudal.telemetry.timestamps import EPOCH, MAX_US, MIN_US
 from caudal.telemetry.topics import Kind, Route
 
@@ -442,3 +443,15 @@ def test_the_site_s_zone_is_the_naive_clock_s() -> None:
     assert isinstance(result, Decoded)
     assert iso(result.samples[0][2]) == "2025-10-07T15:30:00+00:00"
     assert result.samples[0][7] == 1
+
+
+def test_the_format_in_the_docs_works() -> None:
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+    space: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], space)
+    document = {"tally": 7, "at": "2025-10-07T15:30:00Z"}
+    assert space["recognises"](document) is Match.KEYS
+    assert space["recognises"]([]) is Match.NO
+    assert space["decode"](document, context()).samples == [
+        (None, "tally", 1_759_851_000_000_000, 7.0, None, None, None, 0)
+    ]

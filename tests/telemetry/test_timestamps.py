@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caudal.telemetry import timestamps
 from caudal.telemetry.timestamps import EPOCH, MAX_US, MIN_US, TimestampError, from_iso, from_unix, micros
 
 zones = st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59)).map(
@@ -31,6 +32,7 @@ def test_the_careful_reading_is_that_of_the_fast_road(moment: datetime, digits: 
     text = f"{moment.replace(microsecond=0, tzinfo=None).isoformat()}.{digits}{moment:%z}"
     fast = msgspec.json.decode(msgspec.json.encode(text), type=datetime)
     assert from_iso(text, None)[0] == micros(fast)
+    assert timestamps._from_unusual_iso(text, None)[0] == micros(fast)
 
 
 @given(st.text(max_size=40))

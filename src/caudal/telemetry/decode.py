@@ -105,9 +105,7 @@ def _choose(doc: object, kind: str, bound_format: str | None) -> Format:
         candidates = [bound]
     else:
         candidates = list(FORMATS.values())
-    if kind == "meter":
-        candidates = [f for f in candidates if f.name == "leituras"]
-    matches = [(f.recognises(doc), f) for f in candidates]
+    matches = [(f.recognises(doc), f) for f in candidates if kind in f.kinds]
     best = max((m for m, _ in matches), default=Match.NO)
     surest = [f for m, f in matches if m is best]
     if best is Match.NO:
@@ -128,6 +126,5 @@ def _describe(doc: object) -> str:
 def _wanted(kind: str, bound_format: str | None) -> str:
     if bound_format is not None:
         return f"{bound_format}, the format this device is bound to"
-    if kind == "meter":
-        return "meter readings, all that this topic is for"
-    return f"any of {', '.join(sorted(FORMATS))}"
+    names = sorted(f.name for f in FORMATS.values() if kind in f.kinds)
+    return f"any format that this topic is for ({', '.join(names)})"

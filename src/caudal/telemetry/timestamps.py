@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND
@@ -42,6 +44,17 @@ def from_iso(text: str, zone: tzinfo | None) -> tuple[int, bool]:
     the hour that comes twice is taken as its first pass; in the hour that is skipped, the clock is taken not
     to have been set forward yet. Both are suspect anyway. Raises TimestampError.
     """
+    try:
+        usual = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return _from_unusual_iso(text, zone)
+    if usual.tzinfo is None:
+        return checked(micros(usual.replace(tzinfo=zone or UTC))), True
+    return checked(micros(usual)), False
+
+
+def _from_unusual_iso(text: str, zone: tzinfo | None) -> tuple[int, bool]:
+    """All of ISO 8601 that names an instant; some three times as slow."""
     found = _ISO.fullmatch(text)
     if found is None:
         raise TimestampError("is not an ISO 8601 date and time, such as 2025-10-07T15:30:00Z")

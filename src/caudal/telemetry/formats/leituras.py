@@ -8,6 +8,7 @@ from caudal.telemetry.fields import Context, Missing, PartError, Reading, as_nam
 from caudal.telemetry.model import NAME_MAX, Decoded, Match, RefusedError
 
 NAME = "leituras"
+KINDS = frozenset({"telem", "asset", "meter"})
 POINT = "valor"
 
 

@@ -7,8 +7,6 @@ has no name but the base name. A sum (`s`) is a point of its own, `{point}_sum`,
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
@@ -122,65 +120,49 @@ def _number(value: object) -> int | float:
     return value if isinstance(value, int) else number
 
 
-class _FieldError(Exception):
-    """A field of a record, and what is wrong with it."""
-
-    def __init__(self, key: str, bad: PartError) -> None:
-        super().__init__(key)
-        self.key = key
-        self.bad = bad
-
-
-@contextmanager
-def _at(key: str) -> Iterator[None]:
-    try:
-        yield
-    except PartError as bad:
-        raise _FieldError(key, bad) from None
-
-
 def _record(reading: Reading, record: dict[str, Any], index: int, base: _Base) -> None:
+    key = "n"
     try:
-        with _at("n"):
-            own = as_name(record["n"]) if "n" in record else ""
-            if not _RESOLVED.fullmatch(base.name + own):
-                raise PartError("schema", f"resolves to {show(base.name + own)}, which is no SenML name")
-        with _at("u"):
-            sent = base.unit if record.get("u") is None else as_unit(record["u"])
-        key = _value_key(record, base)
+        own = as_name(record["n"]) if "n" in record else ""
+        if not _RESOLVED.fullmatch(base.name + own):
+            raise PartError("schema", f"resolves to {show(base.name + own)}, which is no SenML name")
+        key = "u"
+        sent = base.unit if record.get("u") is None else as_unit(record["u"])
+        key = "v"
+        value_key = _value_key(record, base)
         if own in _FACTS:
-            fact = record.get(key, base.value) if key else record.get("s")
+            fact = record.get(value_key, base.value) if value_key else record.get("s")
             reading.describe(base.name or None, own, fact, f"/{index}")
             return
-        with _at("n"):
-            device, point = _place(base.name, own, sent)
-        with _at("t"):
-            ts = _time(base.time, record.get("t"), reading.context.now)
+        key = "n"
+        device, point = _place(base.name, own, sent)
+        key = "t"
+        ts = _time(base.time, record.get("t"), reading.context.now)
         qual = reading.quality(ts, naive=False)
-        if key:
-            with _at(key):
-                value = _value(key, record.get(key, Missing), base)
-                reading.typed(device, point, ts, _VALUES[key], value, _UNITS.get(sent or "", sent), qual)
+        if value_key:
+            key = value_key
+            value = _value(key, record.get(key, Missing), base)
+            reading.typed(device, point, ts, _VALUES[key], value, _UNITS.get(sent or "", sent), qual)
         if "s" in record:
-            with _at("s"):
-                total = _added(base.sum, _number(record["s"]))
-                unit = as_unit(f"{sent}.s") if sent else "s"
-                reading.typed(device, as_name(f"{point}_sum"), ts, "num", total, unit, qual)
-    except _FieldError as error:
-        reading.lost(error.bad, f"record {index}: {error.key}", f"/{index}/{error.key}", record)
+            key = "s"
+            total = _added(base.sum, _number(record["s"]))
+            unit = as_unit(f"{sent}.s") if sent else "s"
+            reading.typed(device, as_name(f"{point}_sum"), ts, "num", total, unit, qual)
+    except PartError as bad:
+        reading.lost(bad, f"record {index}: {key}", f"/{index}/{key}", record)
 
 
 def _value_key(record: dict[str, Any], base: _Base) -> str | None:
     """Which value field a record has: one; `v` when only the base value stands for it; none beside a sum."""
     present = [key for key in _VALUES if key in record]
     if len(present) > 1:
-        raise _FieldError(present[1], PartError("schema", f"comes with {present[0]}; a record has one value"))
+        raise PartError("schema", f"is one value too many: the record has {' and '.join(present)}")
     if present:
         return present[0]
     if "s" in record:
         return None
     if base.value is None:
-        raise _FieldError("v", PartError("value", "is missing, and so are vs, vb, vd and s"))
+        raise PartError("value", "is missing, and so are vs, vb, vd and s")
     return "v"
 
 

@@ -37,6 +37,7 @@ from caudal.telemetry.timestamps import EPOCH, MAX_US, MIN_US
 
 NAME = "v1"
 _KINDS: Final[tuple[Kind, ...]] = ("num", "float", "bool", "enum", "text")
+_BACKSLASH: Final = 0x5C
 _NUL: Final = b"\\u0000"
 
 
@@ -62,7 +63,7 @@ _decode: Final = msgspec.json.Decoder(_Message).decode
 def fast(payload: bytes, context: Context) -> Decoded | None:
     """A message without anything unusual; None for every other, which `decode` then looks at closely."""
     # One byte is found ten times as fast as six, and few payloads escape anything.
-    if b"\\" in payload and _NUL in payload:
+    if _BACKSLASH in payload and _NUL in payload:
         return None
     try:
         if not payload.isascii():
