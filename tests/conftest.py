@@ -15,13 +15,23 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID, uuid4
 
 import asyncpg
+import httpx
 import pytest
 
+from caudal.app import api
 from caudal.core import db
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
 from caudal.core.migrate import migrate
 from caudal.core.postgres import EmbeddedPostgres
+from caudal.registry.passwords import Passwords
+from caudal.registry.permissions import Role
+from caudal.registry.settings import PeopleSettings
+from caudal.registry.tenants import create_person, create_tenant
+from caudal.web.settings import WebSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("CAUDAL_TEST_REQUIRE") == "all"
@@ -129,3 +139,68 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool[Any]]:
     opened = await db.open_pool(database_url, minimum=1, maximum=8)
     yield opened
     await opened.close()
+
+
+class Api:
+    """The API on a real port and a real database, with tenants and people to call it."""
+
+    def __init__(self, admin: asyncpg.Pool[Any], made: api.ApiParts) -> None:
+        self.admin = admin
+        self.parts = made
+        self.passwords = Passwords(threads=1)
+        self.life = Lifecycle()
+        self.app: Any = None
+        self.url = ""
+        self.client: httpx.AsyncClient = None  # type: ignore[assignment]
+
+    async def start(self, **services: object) -> Api:
+        """Serve, with these services beside those every API has."""
+        self.parts.services.update(services)
+        self.app = api.application(self.parts)
+        server = await api.serve(self.life, self.app, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.port}"
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=20)
+        return self
+
+    async def tenant(self, name: str) -> int:
+        """A tenant of that name, made when there is none; its id."""
+        found = await self.admin.fetchval("select id from caudal.tenant where name = $1", name)
+        return found or await create_tenant(self.admin, name)
+
+    async def person(self, tenant: str, role: Role, **names: str) -> tuple[UUID, dict[str, str]]:
+        """A new person in a tenant: their id, and headers that a request of theirs carries."""
+        await self.tenant(tenant)
+        username = names.pop("username", f"p_{uuid4().hex[:12]}")
+        made = await create_person(self.admin, self.passwords, tenant=tenant, role=role, username=username,
+                                   password=names.pop("password", "secret"), **names)  # fmt: skip
+        return made, {"Authorization": f"Bearer {await self.parts.keys.issue(made, tenant)}"}
+
+    async def headers(self, tenant: str, role: Role = Role.OWNER) -> dict[str, str]:
+        """Headers of a new person with `role` in `tenant`."""
+        return (await self.person(tenant, role))[1]
+
+    async def stop(self) -> None:
+        if self.client is not None:
+            await self.client.aclose()
+        await self.life.stop()
+        self.passwords.close()
+
+
+@pytest.fixture
+async def unstarted_api(database_url: str, pool: asyncpg.Pool[Any]) -> AsyncIterator[Api]:
+    """The API before its start, to be given services: `await unstarted_api.start(name=service)`."""
+    people = PeopleSettings(secret_key="x" * 40, rate_limit_address=0, principal_seconds=0)
+    life = Lifecycle()
+    await create_tenant(pool, "default")
+    made = Api(pool, await api.parts(life, database_url, people, WebSettings(), Metrics()))
+    try:
+        yield made
+    finally:
+        await made.stop()
+        await life.stop()
+
+
+@pytest.fixture
+async def running_api(unstarted_api: Api) -> Api:
+    """The API, serving what needs no services of other domains."""
+    return await unstarted_api.start()

@@ -1,0 +1,186 @@
+"""Composition root of the API process: settings in, one HTTP server out."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import uvicorn
+
+from caudal.core import db
+from caudal.core.errors import SettingsError
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
+from caudal.core.seal import Sealer, secret_from
+from caudal.core.settings import load
+from caudal.registry.accounts import Accounts
+from caudal.registry.authenticate import Authenticator
+from caudal.registry.passwords import Passwords
+from caudal.registry.settings import PeopleSettings
+from caudal.registry.tokens import KeyRing
+from caudal.web.application import Application, create_app
+from caudal.web.health import Health
+from caudal.web.settings import WebSettings
+
+ROLE = "caudal_app"
+
+
+class ApiParts(msgspec.Struct, dict=True):
+    """What the API is made of, for whoever composes it with more."""
+
+    pool: Any
+    people: PeopleSettings
+    web: WebSettings
+    sealer: Sealer
+    keys: KeyRing
+    authenticator: Authenticator
+    metrics: Metrics
+    health: Health
+    services: dict[str, object]
+
+
+def sealer_of(people: PeopleSettings) -> Sealer:
+    """The sealer that the settings name. Raises SettingsError."""
+    if people.secret_key:
+        return Sealer(people.secret_key)
+    if people.secret_file:
+        return Sealer(secret_from(Path(people.secret_file)))
+    raise SettingsError("Set SECRET_KEY (32 characters or more), or SECRET_FILE to keep one in a file.")
+
+
+async def parts(
+    life: Lifecycle,
+    database_url: str,
+    people: PeopleSettings,
+    web: WebSettings,
+    metrics: Metrics,
+    *,
+    pool_max: int = 8,
+) -> ApiParts:
+    """Open what every API process needs, to be closed by `life`. Raises when the database does not answer."""
+    pool: asyncpg.Pool[Any] = await db.open_pool(
+        database_url, minimum=2, maximum=pool_max, role=ROLE, name="caudal api"
+    )
+    life.on_stop("api database pool", pool.close)
+    passwords = Passwords()
+
+    async def close_passwords() -> None:
+        passwords.close()
+
+    life.on_stop("password threads", close_passwords)
+    sealer = sealer_of(people)
+    keys = KeyRing(pool, sealer, token_seconds=people.token_seconds, key_days=people.signing_key_days)
+    await keys.refresh()
+    authenticator = Authenticator(
+        pool, keys, fresh=people.principal_seconds, session_hours=people.session_hours
+    )
+    accounts = Accounts(pool, passwords, keys, people)
+    services: dict[str, object] = {"accounts": accounts, "keys": keys, "sealer": sealer}
+    return ApiParts(pool, people, web, sealer, keys, authenticator, metrics, Health(pool), services)
+
+
+def application(made: ApiParts) -> Application:
+    """The ASGI application of these parts."""
+    return create_app(
+        pool=made.pool,
+        authenticator=made.authenticator,
+        metrics=made.metrics,
+        health=made.health,
+        services=made.services,
+        people=made.people,
+        web=made.web,
+    )
+
+
+class HttpServer:
+    """uvicorn (uvloop, httptools) on a socket that is bound before anything else, so that `port` is known."""
+
+    def __init__(self, app: Application, host: str, port: int) -> None:
+        self._app = app
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, port))
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            loop="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # We know our proxies ourselves (TRUSTED_PROXIES).
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+            backlog=1024,
+        )
+        self._server = _Server(config)
+
+    async def serve(self) -> None:
+        """Serve until stopped."""
+        await self._server.serve(sockets=[self._socket])
+
+    async def started(self) -> None:
+        """Return once requests are accepted."""
+        await self._server.ready.wait()
+
+    async def stop(self) -> None:
+        """Take no more requests, finish those begun, within five seconds."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own (the lifecycle has them), saying when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def serve(life: Lifecycle, app: Application, host: str, port: int) -> HttpServer:
+    """Serve `app` as a part of `life`; returns once requests are accepted."""
+    server = HttpServer(app, host, port)
+    task = life.spawn("http server", server.serve())
+    started = asyncio.create_task(server.started(), name="http server starts")
+    await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        started.cancel()
+        task.result()
+
+    async def stop() -> None:
+        await server.stop()
+        await asyncio.wait([task])
+
+    life.on_stop("http server, in order", stop)
+    return server
+
+
+def starter(environ: Mapping[str, str]) -> Any:
+    """`caudal api`: the API as a process of its own, all settings from `environ`."""
+    database = load(db.DatabaseSettings, environ)
+    people = load(PeopleSettings, environ)
+    web = load(WebSettings, environ)
+    if database.database_url is None:
+        raise SettingsError("Set DATABASE_URL: the API as a process of its own has no embedded server.")
+    url = database.database_url
+
+    async def start(life: Lifecycle) -> None:
+        made = await parts(life, url, people, web, Metrics(), pool_max=database.db_pool_max)
+        await serve(life, application(made), web.api_host, web.api_port)
+
+    return start

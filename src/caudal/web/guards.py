@@ -1,0 +1,135 @@
+"""What a route requires of its caller. Every route declares one of these, or a test fails.
+
+@get("/api/devices", guards=[requires(Action.REGISTRY_READ)])
+@post("/auth/token", guards=[public("whoever signs in is not signed in yet")])
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from caudal.core.errors import Forbidden, RateLimited, Unauthenticated
+from caudal.registry.authenticate import REFUSED, Authenticator, Known
+from caudal.registry.permissions import Action
+from caudal.registry.quotas import Limiter
+
+COOKIE = "caudal_session"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Gate:
+    """Finds out who calls, and whether they call too often. One for each application."""
+
+    def __init__(self, authenticator: Authenticator, *, tenant_rate: float, address_rate: float) -> None:
+        self.authenticator = authenticator
+        self._tenants = Limiter(tenant_rate)
+        # Five seconds' worth at once: a browser that opens a page, an office behind one address.
+        self._addresses = Limiter(address_rate, burst=address_rate * 5)
+
+    def admit_stranger(self, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+        """Count a request that shows no valid credential. Raises RateLimited."""
+        wait = self._addresses.take(connection.scope["state"].get("address", ""))
+        if wait:
+            raise RateLimited("Too many requests from this address. Wait a moment.", retry_after=wait)
+
+    async def identify(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Known:
+        """The caller. Raises Unauthenticated, Forbidden (CSRF) or RateLimited."""
+        try:
+            known = await self._known(connection)
+        except Unauthenticated:
+            # Guessing is what the address limit is there for.
+            self.admit_stranger(connection)
+            raise
+        wait = self._tenants.take(known.principal.tenant_id, rate=known.rate)
+        if wait:
+            raise RateLimited("Your tenant's requests a second are used up. Wait a moment.", retry_after=wait)
+        return known
+
+    async def _known(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Known:
+        headers = connection.headers
+        given = headers.get("authorization")
+        if given is not None:
+            scheme, _, rest = given.partition(" ")
+            kind = scheme.lower()
+            if kind == "bearer" and rest and " " not in rest:
+                return await self.authenticator.bearer(rest)
+            if kind == "basic" and rest:
+                return await self.authenticator.basic(rest)
+            raise Unauthenticated(REFUSED)
+        key = headers.get("x-api-key")
+        if key is not None:
+            return await self.authenticator.bearer(key.replace(" ", ""))
+        secret = connection.cookies.get(COOKIE)
+        if not secret:
+            raise Unauthenticated(REFUSED)
+        known = await self.authenticator.session(secret)
+        if connection.scope.get("method", "GET") not in SAFE:
+            sent = headers.get("x-csrf-token", "")
+            if not hmac.compare_digest(sent.encode(), (known.principal.csrf or "").encode()):
+                raise Forbidden("The page is out of date: reload it and try again.", code="csrf")
+        return known
+
+
+class Requirement:
+    """A guard: the caller is known and may do `action`."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
+
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        known = await connection.app.state.gate.identify(connection)
+        principal = known.principal
+        if self.action not in principal.allowed:
+            raise Forbidden(f"Your role does not allow {self.action}. Ask an administrator of your tenant.")
+        connection.scope["user"] = principal
+
+
+class Public:
+    """A guard that lets everybody in, and says why."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        connection.app.state.gate.admit_stranger(connection)
+
+
+class Machinery(Public):
+    """Open, and asked every few seconds by those who watch us: no limit by address."""
+
+    __slots__ = ()
+
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        return None
+
+
+def requires(action: Action) -> Requirement:
+    """The caller must be allowed `action`."""
+    return Requirement(action)
+
+
+def public(why: str) -> Public:
+    """No credential is asked for, because `why`; limited by address."""
+    return Public(why)
+
+
+def machinery(why: str) -> Machinery:
+    """No credential and no limit: health, metrics."""
+    return Machinery(why)
+
+
+def rule_of(handler: BaseRouteHandler) -> Requirement | Public | None:
+    """The declaration nearest to the handler, or None."""
+    for layer in reversed(list(handler.ownership_layers)):
+        for guard in layer.guards or []:
+            if isinstance(guard, (Requirement, Public)):
+                return guard
+    return None
