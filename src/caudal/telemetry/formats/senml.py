@@ -143,9 +143,9 @@ def _record(reading: Reading, record: dict[str, Any], index: int, base: _Base) -
             key = value_key
             value = _value(key, record.get(key, Missing), base)
             reading.typed(device, point, ts, _VALUES[key], value, _UNITS.get(sent or "", sent), qual)
-        if "s" in record:
+        if "s" in record or (base.sum is not None and value_key in ("v", None)):
             key = "s"
-            total = _added(base.sum, _number(record["s"]))
+            total = _added(base.sum, _number(record["s"]) if "s" in record else None)
             unit = as_unit(f"{sent}.s") if sent else "s"
             reading.typed(device, as_name(f"{point}_sum"), ts, "num", total, unit, qual)
     except PartError as bad:
@@ -159,11 +159,11 @@ def _value_key(record: dict[str, Any], base: _Base) -> str | None:
         raise PartError("schema", f"is one value too many: the record has {' and '.join(present)}")
     if present:
         return present[0]
-    if "s" in record:
+    if base.value is not None:
+        return "v"
+    if "s" in record or base.sum is not None:
         return None
-    if base.value is None:
-        raise PartError("value", "is missing, and so are vs, vb, vd and s")
-    return "v"
+    raise PartError("value", "is missing, and so are vs, vb, vd and s")
 
 
 def _place(base: str, own: str, unit: str | None) -> tuple[str | None, str]:
