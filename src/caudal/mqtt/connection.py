@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from . import packets as pk
+from .acks import PUBACKS
 from .codec import PINGRESP, decode, encode, encode_ack, encode_end
 from .codes import MqttError, PacketType, Reason, protocol_error
 from .ports import Inbound, Principal
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 P = PacketType
 # Why we do not read from a connection; it is read again when no reason is left.
 PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH = 1, 2, 4, 8
-# Every plain PUBACK there is: an acknowledgement costs a list look-up.
-PUBACKS = tuple(encode_ack(P.PUBACK, number) for number in range(65_536))
 LINGER = 5  # seconds to flush the last words to a client that does not read
 
 
