@@ -98,6 +98,8 @@ class Pipeline:
         self.bytes = 0
         self._empty = asyncio.Event()
         self._empty.set()
+        self._room = asyncio.Event()
+        self._room.set()
 
     # -- the sink
 
@@ -124,6 +126,11 @@ class Pipeline:
             or self.bytes >= self._settings.ingest_queue_bytes
         ):
             self._paused = True
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Return once `accepting`: for a door that waits in a coroutine instead of registering a callback."""
+        await self._room.wait()
 
     async def drained(self) -> None:
         """Return once nothing is in flight."""
@@ -460,5 +467,6 @@ class Pipeline:
             and self.bytes <= settings.ingest_queue_bytes // 2
         ):
             self._paused = False
+            self._room.set()
             for callback in self._resume:
                 callback()
