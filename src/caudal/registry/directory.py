@@ -60,6 +60,8 @@ class DeviceEntry(msgspec.Struct, eq=False):
     zone: ZoneInfo | None
     gateway_id: int | None
     series: dict[str, int]
+    heads: dict[str, tuple[str | None, bytes]] = msgspec.field(default_factory=dict)
+    """By point, its usual unit and the first columns of its rows, for the pipeline's short way."""
 
 
 class GatewayEntry(msgspec.Struct, eq=False):

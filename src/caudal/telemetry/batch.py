@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import msgspec
 
 from caudal.mqtt.ports import Inbound
 from caudal.telemetry.model import Ack, Event
 
 
-class Tally(msgspec.Struct):
+class Tally(msgspec.Struct, gc=False):
     """What a tenant's messages came to. received = stored + duplicates + dead + held + empty."""
 
     messages: int = 0
@@ -32,7 +30,7 @@ class Tally(msgspec.Struct):
         return self.received == self.stored + self.duplicates + self.dead + self.held + self.empty
 
 
-class Dead(msgspec.Struct, frozen=True):
+class Dead(msgspec.Struct, frozen=True, gc=False):
     """A message, or a part of one, on its way to the dead letters."""
 
     reason: str
@@ -41,7 +39,7 @@ class Dead(msgspec.Struct, frozen=True):
     format: str | None = None
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """One message of a batch. `rows` are its samples as COPY wants them, `count` of them.
 
     `items` is what the ledger counts for the message; `tenant_id` is 0 where nobody knows the tenant.
@@ -81,11 +79,15 @@ class Entry(msgspec.Struct):
         return self.dead is None and self.ack is None and self.event is None and self.held_for is None
 
 
-@runtime_checkable
-class Told(Protocol):
-    """An origin that wants to know what its message came to before it is settled."""
+class Told:
+    """Base of an origin that wants to know what its message came to before it is settled.
 
-    def tell(self, message: Inbound, outcome: Tally, dead: list[Dead]) -> None: ...
+    A class and not a protocol: it is asked for each message, and a protocol's check costs fifty times that.
+    """
+
+    def tell(self, message: Inbound, outcome: Tally, dead: list[Dead]) -> None:
+        """Called after the commit."""
+        raise NotImplementedError
 
 
 class Batch:

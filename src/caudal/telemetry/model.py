@@ -111,6 +111,11 @@ class Decoded(msgspec.Struct):
     event: Event | None = None
 
     @property
+    def plain(self) -> bool:
+        """Whether it is samples alone, without metadata or faults."""
+        return not self.faults and self.meta is None and self.device_meta is None
+
+    @property
     def items(self) -> int:
         """Stored, duplicate or dead: how many there are to account for; an empty message is one."""
         count = len(self.samples) + len(self.faults) + (self.ack is not None) + (self.event is not None)

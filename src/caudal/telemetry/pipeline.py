@@ -22,7 +22,7 @@ from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
 from caudal.telemetry.decode import decode
 from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.model import Decoded, Limits, Reject
-from caudal.telemetry.rows import head, other, pack_double, tail, times
+from caudal.telemetry.rows import HEAD_SIZE, NO_META, head, other, pack_double, pack_numbers, tail, times
 from caudal.telemetry.settings import IngestSettings
 from caudal.telemetry.storage import Writer
 from caudal.telemetry.topics import Route, TopicTable
@@ -90,7 +90,6 @@ class Pipeline:
         self._unresolved: deque[tuple[Inbound, int, Need]] = deque()
         self._unresolved_work = asyncio.Event()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._heads: dict[tuple[int, str | None, int], bytes] = {}
         self._metadata_seen: dict[int, int] = {}
         self._paused = False
         self.messages = 0
@@ -217,14 +216,16 @@ class Pipeline:
         gateway: GatewayEntry | None,
     ) -> None:
         """Turn samples into rows under their series' numbers."""
-        if device is not None and device.held:
-            self._hold_whole(message, decoded, tenant, device)
-            return
+        if device is not None:
+            if device.held:
+                self._hold_whole(message, decoded, tenant, device)
+                return
+            if decoded.plain and self._place_quickly(message, decoded, tenant, device):
+                return
         held: dict[str, int] = {}
         parts: list[bytes] = []
         wanted: dict[str, set[str]] = {}
         units: set[str] = set()
-        heads = self._heads
         batch = self._current()
         current, last_name = device, None
         ts_before = oldest = latest = 0
@@ -244,13 +245,13 @@ class Pipeline:
                 if unit is not None:
                     units.add(unit)
                 continue
-            first = heads.get((number, unit, qual))
-            if first is None:
-                unit_number = None if unit is None else self._directory.unit(unit)
-                if unit is not None and unit_number is None and turn < TURNS:
-                    units.add(unit)
-                    continue
-                first = self._remember_head((number, unit, qual), unit_number)
+            unit_number = None if unit is None else self._directory.unit(unit)
+            if unit is not None and unit_number is None and turn < TURNS:
+                units.add(unit)
+                continue
+            first = head(number, qual, unit_number)
+            if qual == 0 and len(first) == HEAD_SIZE:
+                current.heads[point] = (unit, first)
             if ts != ts_before or not middle:
                 ts_before = ts
                 middle = times(ts, message.received)
@@ -295,11 +296,38 @@ class Pipeline:
             batch.heard[device.id] = message.received
         self._add(entry, batch)
 
-    def _remember_head(self, key: tuple[int, str | None, int], unit: int | None) -> bytes:
-        if len(self._heads) >= 500_000:
-            self._heads.clear()
-        made = self._heads[key] = head(key[0], key[2], unit)
-        return made
+    def _place_quickly(
+        self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry
+    ) -> bool:
+        """The short way, for what nearly every message is: good numbers of one instant, in usual units.
+
+        False, and nothing done, for every other.
+        """
+        samples = decoded.samples
+        if not samples:
+            return False
+        known = device.heads.get
+        ts = samples[0][2]
+        middle = times(ts, message.received)
+        end = NO_META
+        parts: list[bytes | float] = []
+        for name, point, at, num, _, _, unit, qual in samples:
+            found = known(point)
+            if found is None or num is None or found[0] != unit or qual or at != ts or name is not None:
+                return False
+            parts += (found[1], middle, num, end)
+        count = len(samples)
+        batch = self._open or self._current()
+        batch.days.add(ts // DAY_US)
+        batch.heard[device.id] = message.received
+        self._add(
+            Entry(
+                message, tenant.id, count, pack_numbers(parts, count), count, decoded.format,
+                tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts,
+            ),
+            batch,
+        )  # fmt: skip
+        return True
 
     def _hold_whole(
         self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry
@@ -450,8 +478,9 @@ class Pipeline:
             message = entry.message
             messages.append(message)
             self.bytes -= len(message.payload) + OVERHEAD + entry.cost
-            if isinstance(message.origin, Told):
-                message.origin.tell(message, entry.outcome or Tally(), entry.letters or [])
+            origin = message.origin
+            if isinstance(origin, Told):
+                origin.tell(message, entry.outcome or Tally(), entry.letters or [])
         self.messages -= len(messages)
         self._metrics.committed(batch, tallies)
         settle(messages)
