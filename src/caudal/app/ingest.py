@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -17,9 +18,13 @@ from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
 from caudal.core.settings import load
 from caudal.mqtt.endpoint import Endpoint
+from caudal.mqtt.identity import WorkerIdentity
 from caudal.mqtt.ports import ConnectInfo, Principal
-from caudal.mqtt.settings import EndpointSettings
+from caudal.mqtt.settings import EndpointSettings, SubscriberSettings
+from caudal.mqtt.subscriber import Subscriber
 from caudal.registry.directory import Directory, DirectorySettings
+from caudal.registry.presence import Presence
+from caudal.telemetry.batch import Batch
 from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import DoorSettings, IngestSettings
@@ -68,8 +73,14 @@ async def build_pipeline(
         Writer(connect, f"{worker}/{number}", known_days=days) for number in range(settings.ingest_writers)
     ]
     ingest_metrics = IngestMetrics(metrics)
-    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics, writers)
+    presence = Presence(pool)
+
+    def after_commit(batch: Batch) -> None:
+        presence.hear(batch.heard, batch.gateways)
+
+    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics, writers, after_commit=after_commit)
     ingest_metrics.watch(lambda: pipeline.messages)
+    life.spawn("presence", presence.run())
     life.spawn(
         "registry listener",
         listen_for_ever(connect, {"caudal_registry": directory.forget}, on_gap=directory.forget_all),
@@ -96,19 +107,56 @@ async def start(
     life.on_stop("metrics", server.stop)
     pipeline = await build_pipeline(life, database.database_url, settings, metrics, worker=worker)
     endpoints = {"metrics_url": f"http://{doors.metrics_host}:{server.port}/metrics"}
+    if doors.mqtt_url:
+        await open_subscriber(life, doors, pipeline)
+        endpoints["mqtt_url"] = doors.mqtt_url
+    else:
+        endpoint = await open_endpoint(life, doors, pipeline)
+        endpoints["mqtt_url"] = f"mqtt://{doors.mqtt_host}:{endpoint.port}"
+    await announce(life, environ, endpoints)
+    log.info("ingest is ready", **endpoints)
+
+
+async def open_subscriber(life: Lifecycle, doors: DoorSettings, pipeline: Pipeline) -> Subscriber:
+    """Subscribe to the broker that the settings name."""
+    identity = WorkerIdentity(Path(doors.state_dir))
+    topics = doors.mqtt_topics.split(",") if doors.mqtt_topics else TopicTable().filters()
+    subscriber = Subscriber(
+        SubscriberSettings(
+            url=doors.mqtt_url or "", topics=tuple(topic.strip() for topic in topics if topic.strip()),
+            client_id=identity.client_id, group=doors.mqtt_group or None, qos=doors.mqtt_qos,
+        ),
+        pipeline,
+    )  # fmt: skip
+    subscriber.start()
+
+    async def stop() -> None:
+        subscriber.drain()
+        await _drained(pipeline)
+        await subscriber.close()
+        identity.release()
+
+    life.on_stop("subscriber", stop)
+    return subscriber
+
+
+async def open_endpoint(life: Lifecycle, doors: DoorSettings, pipeline: Pipeline) -> Endpoint:
+    """Listen for devices."""
     endpoint = Endpoint(EndpointSettings(host=doors.mqtt_host, port=doors.mqtt_port), pipeline, OpenHooks())
     await endpoint.start()
 
-    async def stop_endpoint() -> None:
+    async def stop() -> None:
         # What has been read is committed and acknowledged before anybody is sent away.
         endpoint.drain()
-        try:
-            await asyncio.wait_for(pipeline.drained(), 4)
-        except TimeoutError:
-            log.warning("stopping with messages unacknowledged; their senders still have them")
+        await _drained(pipeline)
         await endpoint.close(2)
 
-    life.on_stop("endpoint", stop_endpoint)
-    endpoints["mqtt_url"] = f"mqtt://{doors.mqtt_host}:{endpoint.port}"
-    await announce(life, environ, endpoints)
-    log.info("ingest is ready", **endpoints)
+    life.on_stop("endpoint", stop)
+    return endpoint
+
+
+async def _drained(pipeline: Pipeline) -> None:
+    try:
+        await asyncio.wait_for(pipeline.drained(), 4)
+    except TimeoutError:
+        log.warning("stopping with messages unacknowledged; their senders still have them")

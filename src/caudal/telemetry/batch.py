@@ -93,7 +93,7 @@ class Told:
 class Batch:
     """Messages that go into one transaction. Made by the pipeline, consumed by a writer."""
 
-    __slots__ = ("days", "deadline", "entries", "heard", "size")
+    __slots__ = ("days", "deadline", "entries", "gateways", "heard", "size")
 
     def __init__(self, deadline: float) -> None:
         self.entries: list[Entry] = []
@@ -103,4 +103,5 @@ class Batch:
         self.days: set[int] = set()
         """Days (since 1970) that the rows fall on."""
         self.heard: dict[int, int] = {}
-        """When each device in it was last heard, by receipt."""
+        self.gateways: dict[int, int] = {}
+        """When each device and gateway in it was last heard, by receipt: id to microseconds since 1970."""

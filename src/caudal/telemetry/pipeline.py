@@ -290,6 +290,8 @@ class Pipeline:
             entry.event = (device.id, decoded.event)
         if decoded.device_meta:
             self._note_metadata(entry, decoded, tenant.name, device)
+        if gateway is not None:
+            batch.gateways[gateway.id] = message.received
         if current is not None:
             batch.heard[current.id] = message.received
         if device is not None:

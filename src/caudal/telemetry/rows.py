@@ -85,3 +85,12 @@ def split(rows: bytes) -> Iterator[bytes]:
             (length,) = unpack_from(">i", rows, at)
             at += 4 + max(length, 0)
         yield rows[start:at]
+
+
+def identity(row: bytes) -> tuple[int, int]:
+    """Series and instant (microseconds since 1970) of a row."""
+    (series,) = unpack_from(">i", row, 6)
+    # A unit is two bytes where there is one; the instant and its length follow.
+    (unit_length,) = unpack_from(">i", row, 16)
+    (ts,) = unpack_from(">q", row, 24 + max(unit_length, 0))
+    return series, ts + EPOCH_SHIFT

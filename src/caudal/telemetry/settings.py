@@ -47,7 +47,9 @@ class DoorSettings(msgspec.Struct, frozen=True):
     mqtt_topics: Annotated[str, setting("Filters to subscribe to, with commas; those of the templates")] = ""
     mqtt_qos: Annotated[int, setting("QoS of the subscription", ge=0, le=2)] = 1
     mqtt_group: Annotated[str, setting("Group of a shared subscription, so that workers split the load")] = ""
-    worker_ordinal: Annotated[int, setting("Number of this worker among those of its host", ge=0)] = 0
+    state_dir: Annotated[str, setting("Where a worker keeps its name, so that a broker knows it again")] = (
+        ".caudal-state"
+    )
     mqtt_host: Annotated[str, setting("Address that our endpoint listens on")] = "127.0.0.1"
     mqtt_port: Annotated[int, setting("Port of our endpoint", ge=0, le=65535)] = 1883
     metrics_host: Annotated[str, setting("Address of the metrics")] = "127.0.0.1"

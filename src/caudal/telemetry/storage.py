@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,8 @@ import asyncpg
 
 from caudal.core import logs
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally
-from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, split
+from caudal.telemetry.invalidation import invalidate
+from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, identity, split
 
 log = logs.get("storage")
 
@@ -58,7 +59,7 @@ on conflict (day, tenant_id, writer) do update set
   stored = l.stored + excluded.stored, duplicates = l.duplicates + excluded.duplicates,
   dead = l.dead + excluded.dead, held = l.held + excluded.held, empty = l.empty + excluded.empty,
   last_received = greatest(l.last_received, excluded.last_received), last_committed = now()
-returning pg_current_xact_id()::text
+returning pg_current_xact_id()::text as number, (select caudal.rollup_threshold()) as threshold
 """
 
 _INCOMING = """
@@ -265,7 +266,10 @@ class Writer:
                 tally = entry.outcome or Tally()
                 tally.empty = entry.items - tally.stored - tally.duplicates - tally.dead - tally.held
                 tallies.setdefault(entry.tenant_id, Tally()).add(tally)
-            number = await self._write_ledger(connection, entries, tallies)
+            number, threshold = await self._write_ledger(connection, entries, tallies)
+            late = [entry for entry in entries if entry.count and entry.oldest < threshold]
+            if late:
+                await invalidate(connection, _late_samples(late, threshold))
         except BaseException:
             if not connection.is_closed():
                 await transaction.rollback()
@@ -414,7 +418,8 @@ class Writer:
 
     async def _write_ledger(
         self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], tallies: dict[int, Tally]
-    ) -> str:
+    ) -> tuple[str, int]:
+        """Count; returns the transaction's number, and the instant before which samples are late."""
         ordered = sorted(tallies.items())
         received = [entry.message.received for entry in entries]
         rows = await connection.fetch(
@@ -428,7 +433,16 @@ class Writer:
                 for name in ("messages", "received", "stored", "duplicates", "dead", "held", "empty")
             ),
         )
-        return str(rows[0][0])
+        return rows[0]["number"], (rows[0]["threshold"] - EPOCH) // timedelta(microseconds=1)
+
+
+def _late_samples(entries: Sequence[Entry], threshold: int) -> Iterator[tuple[int, int]]:
+    """(series, ts) of every sample of these entries that lies before `threshold`."""
+    for entry in entries:
+        for row in split(entry.rows):
+            series, ts = identity(row)
+            if ts < threshold:
+                yield series, ts
 
 
 def _letter(entry: Entry, letter: Dead, mark: bytes) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ import msgspec
 
 from caudal.core.errors import Unavailable
 from caudal.mqtt.ports import Inbound, Principal
-from caudal.telemetry.batch import Dead, Tally
+from caudal.telemetry.batch import Dead, Tally, Told
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.storage import now_us
 
@@ -37,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return not self.dead
 
 
-class _Origin:
+class _Origin(Told):
     """One message's origin. It keeps the outcome, never the message (see mqtt.ports.Inbound)."""
 
     __slots__ = ("_future", "_outcome", "client_id", "principal")
