@@ -272,9 +272,40 @@ end $$;
 revoke execute on function caudal.reject_held(bigint) from public;
 grant execute on function caudal.reject_held(bigint) to caudal_app;
 
--- A gateway signs in with its MAC, which names its tenant; the API knows no tenant before it has looked.
-create function caudal.tenant_of_gateway(wanted text) returns text
-  language sql stable security definer set search_path = pg_catalog, pg_temp
-  as $$ select t.name from caudal.gateway g join caudal.tenant t on t.id = g.tenant_id where g.mac = lower(wanted) $$;
-revoke execute on function caudal.tenant_of_gateway(text) from public;
-grant execute on function caudal.tenant_of_gateway(text) to caudal_app, caudal_ingest;
+-- Who a door lets in. Each door (endpoint, EMQX, HTTP) asks these, with the digest of what it was shown; none
+-- can read what is kept of a password. Without a digest: whether anything at all would still be let in.
+create function caudal.access_device(tenant_name text, device_name text, wanted bytea)
+  returns table (tenant_id int, device_id bigint, expires_at timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select t.id, d.id, max(c.expires_at) from caudal.tenant t
+  join caudal.device d on d.tenant_id = t.id and d.name = device_name
+  join caudal.credential c on c.device_id = d.id
+  where t.name = tenant_name and t.status = 'active' and d.status <> 'rejected'
+    and (wanted is null or c.digest = wanted) and c.revoked_at is null and c.expires_at > now()
+  group by t.id, d.id
+$$;
+create function caudal.access_gateway(wanted_mac text, wanted bytea)
+  returns table (tenant text, tenant_id int, gateway_id bigint, site text, expires_at timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select t.name, t.id, g.id, s.name, max(c.expires_at) from caudal.gateway g
+  join caudal.tenant t on t.id = g.tenant_id left join caudal.site s on s.id = g.site_id
+  join caudal.credential c on c.gateway_id = g.id
+  where g.mac = wanted_mac and t.status = 'active'
+    and (wanted is null or c.digest = wanted) and c.revoked_at is null and c.expires_at > now()
+  group by t.name, t.id, g.id, s.name
+$$;
+create function caudal.access_user(wanted_name text, wanted bytea)
+  returns table (role text, tenant text, tenant_id int)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select u.role, t.name, u.tenant_id from caudal.mqtt_user u left join caudal.tenant t on t.id = u.tenant_id
+  where u.name = wanted_name and (wanted is null or u.digest = wanted) and (t.id is null or t.status = 'active')
+$$;
+do $$
+declare name text;
+begin
+  foreach name in array array['access_device(text, text, bytea)', 'access_gateway(text, bytea)',
+                              'access_user(text, bytea)'] loop
+    execute 'revoke execute on function caudal.' || name || ' from public';
+    execute 'grant execute on function caudal.' || name || ' to caudal_app, caudal_ingest';
+  end loop;
+end $$;

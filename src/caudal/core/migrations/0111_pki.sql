@@ -176,6 +176,18 @@ begin
           and c.created_at >= date_trunc('day', now(), 'UTC'));
 end $$;
 
+-- Whom a verified client certificate stands for; with a MAC alone, whether one in force exists (the broker has
+-- verified it and looked at the revocation list).
+create function caudal.access_certificate(print text, wanted_mac text)
+  returns table (mac text, tenant text, tenant_id int, gateway_id bigint, site text, expires_at timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select c.mac, t.name, t.id, g.id, s.name, c.not_after from caudal.certificate c
+  join caudal.gateway g on g.id = c.gateway_id and g.mac = c.mac
+  join caudal.tenant t on t.id = g.tenant_id left join caudal.site s on s.id = g.site_id
+  where (c.fingerprint = print or (print is null and c.mac = wanted_mac))
+    and c.revoked_at is null and c.not_after > now() and t.status = 'active'
+$$;
+
 -- Serial, time and reason of everything revoked and not yet expired: what the list publishes anyway.
 create function caudal.revoked() returns table (serial text, revoked_at timestamptz, reason text)
   language sql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -191,7 +203,8 @@ declare name text;
 begin
   foreach name in array array[
     'provision_admit(text, int)', 'provision_register(text, text, text, text, text, text, text)',
-    'provision_state(text, text)', 'provision_holder(text)', 'renewals_today()', 'revoked()'] loop
+    'provision_state(text, text)', 'provision_holder(text)', 'renewals_today()', 'revoked()',
+    'access_certificate(text, text)'] loop
     execute 'revoke execute on function caudal.' || name || ' from public';
     execute 'grant execute on function caudal.' || name || ' to caudal_app, caudal_ingest';
   end loop;
