@@ -81,7 +81,7 @@ class Connection(PacketStream):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.wheel.remove(self)
-        self._free_partial()
+        self.collected()
         self.gone(Reason.UNSPECIFIED, will=True)
         self.endpoint.lost(self)
         self._transport = None
@@ -227,10 +227,10 @@ class Connection(PacketStream):
                 received.pop(message.packet_id, None)
 
     def room(self, need: int) -> bool:
-        self._free_partial()
+        self.collected()
         return self.endpoint.reserve(self, need)
 
-    def _free_partial(self) -> None:
+    def collected(self) -> None:
         if self.partial:
             self.endpoint.partial -= self.partial
             self.partial = 0
@@ -302,7 +302,7 @@ class Connection(PacketStream):
 
     def on_packet(self, head: int, body: bytes) -> None:
         if self.connect is None:
-            self.endpoint.greet(self, head, body)
+            self.endpoint.door.greet(self, head, body)
             return
         packet = decode(head, body, self.version)
         session = self.session

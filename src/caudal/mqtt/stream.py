@@ -109,6 +109,9 @@ class PacketStream(asyncio.Protocol):
         """May a packet of that many bytes be collected from several chunks?"""
         return True
 
+    def collected(self) -> None:
+        """A packet that came in pieces is whole; nothing is reserved any more."""
+
     from_server = False  # a broker may mark messages as retained and name subscriptions; a client may not
 
     # The stream.
@@ -123,6 +126,7 @@ class PacketStream(asyncio.Protocol):
                 return
             data = bytes(rest)
             self._rest = None
+            self.collected()
         self._feed(data)
 
     def proceed(self) -> None:
