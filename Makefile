@@ -9,10 +9,12 @@ ARGS   ?=
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# uv is installed into a virtual environment of its own first, so that nothing outside this folder changes.
-$(BIN)/.ready: requirements.lock pyproject.toml
+# uv is installed into the virtual environment itself, so that nothing outside this folder changes.
+$(BIN)/uv:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+$(BIN)/.ready: $(BIN)/uv requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
@@ -32,7 +34,7 @@ check: $(BIN)/.ready ## Lint, format, types, layers
 bench: $(BIN)/.ready ## Measure, print a table, write bench/results
 	@$(BIN)/python -m bench $(ARGS)
 
-lock: $(BIN)/.ready ## Take current versions of everything
+lock: $(BIN)/uv ## Take current versions of everything
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
 	  pyproject.toml --group dev -o requirements.lock
 
