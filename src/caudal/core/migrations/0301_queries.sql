@@ -18,63 +18,73 @@ begin
   end if;
 end $$;
 
--- Numbers by slot: slot i (from 1) is [p_edges[i], p_edges[i+1]). p_level is the coarsest level whose buckets
--- no edge splits: 'sample', 'minute', 'hour', or 'day' for days of p_zone, the account's own.
--- first_v and last_v are null where p_ends is false.
-create function caudal.series_slots(p_ids int[], p_level text, p_zone text, p_edges timestamptz[], p_ends boolean)
-  returns table(series int, slot int, n bigint, num bigint, vmin float8, vmax float8, vsum float8,
+-- Days are cut in the account's zone; asked in another they would be wrong without a sign of it.
+create function caudal.check_zone(p_ids int[], p_zone text) returns void language plpgsql stable as $$
+begin
+  if exists (select from caudal.series r join caudal.tenant t on t.id = r.tenant_id
+             where r.id = any(p_ids) and t.time_zone <> p_zone) then
+    raise exception 'days are kept in the account''s own time zone, not in %', p_zone using errcode = '22023';
+  end if;
+end $$;
+
+-- Numbers by slot. Slots are [p_edges[i], p_edges[i+1]), or where p_edges is null of p_step from p_lo on; `at` is
+-- their start. p_level is the coarsest level whose buckets no edge splits: 'sample', 'minute', 'hour', or 'day'
+-- for days of p_zone, the account's own. first_v and last_v are null unless p_ends.
+create function caudal.series_slots(p_ids int[], p_level text, p_zone text, p_lo timestamptz, p_hi timestamptz,
+                                    p_step interval, p_edges timestamptz[], p_ends boolean)
+  returns table(series int, at timestamptz, n bigint, num bigint, vmin float8, vmax float8, vsum float8,
                 first_v float8, last_v float8)
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
   own int[] := caudal.own_series(p_ids);
-  lo timestamptz := p_edges[1];
-  hi timestamptz := p_edges[cardinality(p_edges)];
+  alone boolean := p_edges is null and p_step = case p_level when 'hour' then interval '1 hour'
+                                                             when 'minute' then interval '1 minute' end;
 begin
-  if p_level = 'sample' then
-    return query
-      select q.id, q.slot, count(*), count(q.x), min(q.x), max(q.x), sum(q.x),
-             case when p_ends then (array_agg(q.x order by q.ts) filter (where q.x is not null))[1] end,
-             case when p_ends then (array_agg(q.x order by q.ts desc) filter (where q.x is not null))[1] end
-      from (select i.id, s.ts, width_bucket(s.ts, p_edges) as slot,
-                   case when s.qual < 2 and s.v_num > -1e290 and s.v_num < 1e290 then s.v_num end as x
-            from unnest(own) i(id) join caudal.sample s on s.series = i.id
-            where s.ts >= lo and s.ts < hi) q
-      group by q.id, q.slot;
+  if p_level = 'day' then perform caudal.check_zone(own, p_zone); end if;
+  if alone and p_level = 'hour' then
+    return query select p.series, p.bucket, p.n::bigint, p.num::bigint, p.vmin, p.vmax, p.vsum, p.first_v, p.last_v
+      from caudal.hours_of(own, p_lo, p_hi) p;
+  elsif alone then
+    return query select p.series, p.bucket, p.n::bigint, p.num::bigint, p.vmin, p.vmax, p.vsum, p.first_v, p.last_v
+      from caudal.minutes_of(own, p_lo, p_hi) p;
   elsif p_ends then
     return query
-      select q.series, q.slot, sum(q.n), sum(q.num), min(q.vmin), max(q.vmax), sum(q.vsum),
-             (array_agg(q.first_v order by q.first_ts) filter (where q.num > 0))[1],
-             (array_agg(q.last_v order by q.last_ts desc) filter (where q.num > 0))[1]
-      from (
-        select width_bucket(p.bucket, p_edges) as slot, p.* from caudal.hours_of(own, lo, hi) p where p_level = 'hour'
-        union all
-        select width_bucket(p.bucket, p_edges), p.* from caudal.minutes_of(own, lo, hi) p where p_level = 'minute'
-        union all
-        select width_bucket(p.bucket::timestamp at time zone p_zone, p_edges), p.series,
-               p.bucket::timestamp at time zone p_zone, p.n, p.bad, p.num, p.vmin, p.vmax, p.vsum, p.first_ts, p.first_v,
-               p.last_ts, p.last_v, p.up, p.resets, p.states, p.state_first_ts, p.state_first, p.state_last_ts, p.state_last
-        from caudal.days_of(own, p_zone, (lo at time zone p_zone)::date,
-                            ((hi - interval '1 us') at time zone p_zone)::date) p where p_level = 'day'
-      ) q
-      group by q.series, q.slot;
-  elsif p_level = 'day' then
-    return query
-      select p.series, width_bucket(p.bucket::timestamp at time zone p_zone, p_edges) as slot,
-             sum(p.n), sum(p.num), min(p.vmin), max(p.vmax), sum(p.vsum), null::float8, null::float8
-      from caudal.days_of(own, p_zone, (lo at time zone p_zone)::date,
-                          ((hi - interval '1 us') at time zone p_zone)::date) p
-      group by 1, 2;
-  elsif p_level = 'hour' then
-    return query
-      select p.series, width_bucket(p.bucket, p_edges), sum(p.n), sum(p.num), min(p.vmin), max(p.vmax), sum(p.vsum),
-             null::float8, null::float8
-      from caudal.hours_of(own, lo, hi) p group by 1, 2;
+      select q.series, case when p_edges is null then date_bin(p_step, q.b, p_lo) else p_edges[width_bucket(q.b, p_edges)] end as at,
+             sum(q.n)::bigint, sum(q.num)::bigint, min(q.vmin), max(q.vmax), sum(q.vsum),
+             (array_agg(q.first_v order by q.b) filter (where q.num > 0))[1],
+             (array_agg(q.last_v order by q.b desc) filter (where q.num > 0))[1]
+      from caudal.numbers_of(own, p_level, p_zone, p_lo, p_hi) q group by 1, 2;
   else
     return query
-      select p.series, width_bucket(p.bucket, p_edges), sum(p.n), sum(p.num), min(p.vmin), max(p.vmax), sum(p.vsum),
-             null::float8, null::float8
-      from caudal.minutes_of(own, lo, hi) p group by 1, 2;
+      select q.series, case when p_edges is null then date_bin(p_step, q.b, p_lo) else p_edges[width_bucket(q.b, p_edges)] end as at,
+             sum(q.n)::bigint, sum(q.num)::bigint, min(q.vmin), max(q.vmax), sum(q.vsum), null::float8, null::float8
+      from caudal.numbers_of(own, p_level, p_zone, p_lo, p_hi) q group by 1, 2;
   end if;
+end $$;
+
+create function caudal.numbers_of(p_ids int[], p_level text, p_zone text, p_lo timestamptz, p_hi timestamptz)
+  returns table(series int, b timestamptz, n int, num int, vmin float8, vmax float8, vsum float8,
+                first_v float8, last_v float8)
+  language plpgsql stable as $$
+begin
+  case p_level
+    when 'sample' then
+      return query select s.id, s.ts, 1, (s.x is not null)::int, s.x, s.x, s.x, s.x, s.x
+        from (select i.id, y.ts, case when y.qual < 2 and y.v_num > -1e290 and y.v_num < 1e290 then y.v_num end as x
+              from unnest(p_ids) i(id) join caudal.sample y on y.series = i.id
+              where y.ts >= p_lo and y.ts < p_hi) s;
+    when 'minute' then
+      return query select p.series, p.bucket, p.n, p.num, p.vmin, p.vmax, p.vsum, p.first_v, p.last_v
+        from caudal.minutes_of(p_ids, p_lo, p_hi) p;
+    when 'hour' then
+      return query select p.series, p.bucket, p.n, p.num, p.vmin, p.vmax, p.vsum, p.first_v, p.last_v
+        from caudal.hours_of(p_ids, p_lo, p_hi) p;
+    when 'day' then
+      return query select p.series, p.bucket::timestamp at time zone p_zone, p.n, p.num, p.vmin, p.vmax, p.vsum,
+                          p.first_v, p.last_v
+        from caudal.days_of(p_ids, p_zone, (p_lo at time zone p_zone)::date,
+                            ((p_hi - interval '1 us') at time zone p_zone)::date) p;
+  end case;
 end $$;
 
 -- Samples as they came, oldest first, at most p_limit of each series from p_lo on.
@@ -151,8 +161,10 @@ create function caudal.series_consumption(p_ids int[], p_zone text, p_unit text,
   returns table(series int, day date, hour timestamptz, total float8, n bigint, resets bigint,
                 first_day date, last_day date)
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare own int[] := caudal.own_series(p_ids);
 begin
-  return query select * from caudal.consumption_of(caudal.own_series(p_ids), p_zone, p_unit, p_lo, p_hi);
+  perform caudal.check_zone(own, p_zone);
+  return query select * from caudal.consumption_of(own, p_zone, p_unit, p_lo, p_hi);
 end $$;
 
 -- The newest sample of each series. Below the threshold it comes from the rollups, without quality.
@@ -244,13 +256,14 @@ create view public.tds_new_consumo_mensal with (security_barrier) as
 grant select on public.tds_new_consumo_mensal to caudal_reader, caudal_app;
 
 revoke execute on function caudal.own_series(int[]), caudal.series_pieces(int[], text, timestamptz, timestamptz),
-  caudal.series_slots(int[], text, text, timestamptz[], boolean),
+  caudal.series_slots(int[], text, text, timestamptz, timestamptz, interval, timestamptz[], boolean),
   caudal.series_samples(int[], timestamptz, timestamptz, int), caudal.series_latest(int[]),
-  caudal.consumption_of(int[], text, text, timestamptz, timestamptz),
+  caudal.consumption_of(int[], text, text, timestamptz, timestamptz), caudal.check_zone(int[], text),
+  caudal.numbers_of(int[], text, text, timestamptz, timestamptz),
   caudal.series_consumption(int[], text, text, timestamptz, timestamptz),
   caudal.tenant_months(int), caudal.tenant_month(int, date) from public;
 grant execute on function caudal.own_series(int[]), caudal.series_pieces(int[], text, timestamptz, timestamptz),
-  caudal.series_slots(int[], text, text, timestamptz[], boolean),
+  caudal.series_slots(int[], text, text, timestamptz, timestamptz, interval, timestamptz[], boolean),
   caudal.series_samples(int[], timestamptz, timestamptz, int), caudal.series_latest(int[]),
   caudal.series_consumption(int[], text, text, timestamptz, timestamptz) to caudal_app;
 grant execute on function caudal.tenant_months(int), caudal.tenant_month(int, date) to caudal_app, caudal_reader;

@@ -1,0 +1,56 @@
+"""What the answers must be, computed from all samples one by one, in the slowest and plainest way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+Points = list[tuple[datetime, float]]
+
+
+def bucket(at: datetime, unit: str, zone: ZoneInfo, start: datetime) -> datetime:
+    """The first instant of the local day or month in which `at` lies, or hour, counted from `start`."""
+    if unit == "hour":
+        return start + (at - start) // timedelta(hours=1) * timedelta(hours=1)
+    local = at.astimezone(zone)
+    day = local.date() if unit == "day" else local.date().replace(day=1)
+    # The earliest instant with that date, found by trying: no fold, no gap can mislead us.
+    first = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(hours=15)
+    while first.astimezone(zone).date() < day:
+        first += timedelta(minutes=15)
+    return first
+
+
+def dial(points: Points) -> list[tuple[datetime, float]]:
+    """What each reading after the first adds, at its own instant."""
+    steps = []
+    for (_, before), (at, now) in pairwise(sorted(points)):
+        fell = before - now
+        steps.append((at, max(now, 0.0) if fell > 0.001 * abs(before) else -fell))
+    return steps
+
+
+def consumption(
+    points: Points, kind: str, unit: str, zone: ZoneInfo, start: datetime
+) -> dict[datetime, float]:
+    """Total by bucket; a bucket exists where there is a reading."""
+    total: dict[datetime, float] = {bucket(at, unit, zone, start): 0.0 for at, _ in points}
+    for at, step in dial(points) if kind == "counter" else points:
+        total[bucket(at, unit, zone, start)] += step
+    return total
+
+
+def aggregates(points: Points, unit: str, zone: ZoneInfo, start: datetime) -> dict[datetime, dict]:
+    """count, min, max, sum, avg, first and last by bucket."""
+    groups: dict[datetime, list[float]] = defaultdict(list)
+    for at, value in sorted(points):
+        groups[bucket(at, unit, zone, start)].append(value)
+    return {
+        at: {
+            "count": len(values), "min": min(values), "max": max(values), "sum": sum(values),
+            "avg": sum(values) / len(values), "first": values[0], "last": values[-1],
+        }
+        for at, values in groups.items()
+    }  # fmt: skip
