@@ -21,6 +21,7 @@ from caudal.core.seal import Sealer, secret_from
 from caudal.core.settings import load
 from caudal.registry.accounts import Accounts
 from caudal.registry.authenticate import Authenticator
+from caudal.registry.mail import Post, mailer_of
 from caudal.registry.passwords import Passwords
 from caudal.registry.settings import PeopleSettings
 from caudal.registry.tokens import KeyRing
@@ -81,7 +82,15 @@ async def parts(
         pool, keys, fresh=people.principal_seconds, session_hours=people.session_hours
     )
     accounts = Accounts(pool, passwords, keys, people)
-    services: dict[str, object] = {"accounts": accounts, "keys": keys, "sealer": sealer}
+    post = Post(mailer_of(people.mail_url, log_secrets=people.mail_log_secrets))
+    post.start(life)
+    services: dict[str, object] = {
+        "accounts": accounts,
+        "keys": keys,
+        "sealer": sealer,
+        "post": post,
+        "people_settings": people,
+    }
     return ApiParts(pool, people, web, sealer, keys, authenticator, metrics, Health(pool), services)
 
 

@@ -113,7 +113,7 @@ class Frame:
         state["request_id"] = request_id
         state["address"] = self._proxies.address(scope)
         # The server runs each request in a context of its own; nothing to unbind.
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, address=state["address"])
         if scope["type"] != "http":
             await app(scope, receive, send)
             return

@@ -21,7 +21,6 @@ from litestar.params import QueryParameter
 from caudal.core.errors import InvalidInput
 
 T = TypeVar("T")
-K = TypeVar("K")
 LIMIT_MAX = 200
 
 # For signatures of handlers: `limit: Limit = 50, cursor: Cursor = None`.
@@ -44,7 +43,7 @@ def encode(key: Any) -> str:
     return urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
-def decode(cursor: str | None, kind: type[K]) -> K | None:
+def decode(cursor: str | None, kind: Any) -> Any:
     """The values in a cursor; None without one. Raises InvalidInput for what we did not make."""
     if not cursor:
         return None

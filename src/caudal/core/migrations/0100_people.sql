@@ -135,7 +135,7 @@ alter table caudal.person enable row level security;
 create policy tenant on caudal.person using (exists (
   select from caudal.membership m where m.person_id = person.id and m.tenant_id = (select caudal.current_tenant())));
 
-grant select (id, username, email, display_name, status, created_at), update (display_name) on caudal.person to caudal_app;
+grant select (id, username, email, display_name, status, created_at) on caudal.person to caudal_app;
 grant select, insert, update, delete on caudal.membership to caudal_app;
 grant select (id, tenant_id, email, role, invited_by, created_at, expires_at, accepted_at),
   insert, delete on caudal.invitation to caudal_app;

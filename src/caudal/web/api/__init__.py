@@ -10,11 +10,13 @@ from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
-from caudal.web.api import auth, health
+from caudal.web.api import auth, health, people, tenant
 
 MODULES: tuple[ModuleType, ...] = (
     auth,
     health,
+    people,
+    tenant,
 )
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, delete, get, post
+from litestar import Request, Response, delete, get, post, put
 from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 
 from caudal.core.errors import Forbidden, InvalidInput
 from caudal.registry.accounts import Accounts, Registered, SignedIn, Workplace
 from caudal.registry.authenticate import Authenticator, csrf_of
+from caudal.registry.mail import Mail, Post
+from caudal.registry.people import RESET
 from caudal.registry.permissions import Action, Role
 from caudal.registry.principal import Principal
+from caudal.registry.settings import PeopleSettings
 from caudal.registry.tokens import KeyRing
 from caudal.web.guards import COOKIE, public, requires
 from caudal.web.inject import Caller, Given
 
-NEEDS = frozenset({"accounts", "keys"})
+NEEDS = frozenset({"accounts", "keys", "post", "people_settings"})
 NOT_YET = [public("who signs in or registers is not signed in yet")]
 
 # No spaces, one @, something with a dot after it; whether it exists, a mail tells.
@@ -29,6 +34,7 @@ Email = Annotated[str, msgspec.Meta(pattern=EMAIL, max_length=254)]
 # The upper bound keeps a hash from being made to cost more.
 Password = Annotated[str, msgspec.Meta(min_length=6, max_length=1024)]
 Typed = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+Secret = Annotated[str, msgspec.Meta(min_length=20, max_length=100)]
 TenantName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
@@ -63,6 +69,34 @@ class TenantChoice(msgspec.Struct, frozen=True):
     """A tenant that the caller belongs to."""
 
     tenant: TenantName
+
+
+class PasswordChange(msgspec.Struct, frozen=True):
+    """The present password and the next."""
+
+    old: Typed
+    new: Password
+
+
+class ResetRequest(msgspec.Struct, frozen=True):
+    """The address that the caller says is theirs."""
+
+    email: Email
+
+
+class ResetFinish(msgspec.Struct, frozen=True):
+    """The secret from the mail, and the password to have."""
+
+    secret: Secret
+    password: Password
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """The secret from the mail; a password (one's own, or the one to have), a name if one wants one."""
+
+    secret: Secret
+    password: Password | None = None
+    username: Username | None = None
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -196,6 +230,43 @@ async def me(principal: Caller, accounts: Given[Accounts]) -> Me:
     )
 
 
+@put("/api/me/password", guards=[requires(Action.SELF_WRITE)], status_code=204)
+async def change_password(
+    data: JSONBody[PasswordChange], principal: Caller, accounts: Given[Accounts]
+) -> None:
+    """Replace one's password. Every token and session of the caller ends, this one too."""
+    await accounts.change_password(_person(principal), data.old, data.new)
+
+
+@post("/auth/reset", guards=NOT_YET, status_code=202)
+async def begin_reset(
+    data: JSONBody[ResetRequest],
+    accounts: Given[Accounts],
+    post: Given[Post],
+    people_settings: Given[PeopleSettings],
+) -> Response[None]:
+    """Ask for a mail that lets one set a new password within an hour. Says nothing about who exists."""
+    secret = secrets.token_urlsafe(32)
+    address = await accounts.begin_reset(data.email, secret, datetime.now(UTC) + RESET)
+    if address is not None:
+        link = f"{people_settings.public_url.rstrip('/')}/reset#{secret}"
+        text = "Somebody, probably you, asked to set a new password. Good for one hour."
+        post.put(Mail(address, "A new password", text, link))
+    return Response(None, status_code=202)
+
+
+@post("/auth/reset/finish", guards=NOT_YET, status_code=204)
+async def finish_reset(data: JSONBody[ResetFinish], accounts: Given[Accounts]) -> None:
+    """Set a new password with the secret from the mail. Every token and session of that person ends."""
+    await accounts.finish_reset(data.secret, data.password)
+
+
+@post("/auth/invitation", guards=NOT_YET, status_code=200, opt={"problems": (401, 403)})
+async def accept_invitation(data: JSONBody[Acceptance], accounts: Given[Accounts]) -> Token:
+    """Join a tenant with the secret from the mail; who has a password already gives that one."""
+    return await _token(accounts, await accounts.accept_invitation(data.secret, data.username, data.password))
+
+
 @get("/.well-known/jwks.json", guards=[public("public keys are public")], sync_to_thread=False)
 def jwks(keys: Given[KeyRing]) -> dict[str, Any]:
     """The public keys that verify our access tokens (RFC 7517)."""
@@ -208,4 +279,7 @@ def _person(principal: Principal) -> UUID:
     return principal.user_id
 
 
-ROUTES = [register, token, open_session, close_session, switch_session, switch_token, me, jwks]
+ROUTES = [
+    register, token, open_session, close_session, switch_session, switch_token, me, change_password,
+    begin_reset, finish_reset, accept_invitation, jwks,
+]  # fmt: skip
