@@ -22,6 +22,7 @@ log = logs.get("directory")
 Policy: TypeAlias = Literal["register", "hold", "refuse"]
 
 ABSENT_SECONDS = 3.0
+FETCHES_MAX = 5
 
 
 class DirectorySettings(msgspec.Struct, frozen=True):
@@ -101,6 +102,7 @@ class Directory:
         self._absent: dict[tuple[str, str, bool], tuple[float, Absent]] = {}
         self._units: dict[str, int] = {}
         self._series_cached = 0
+        self._forgotten = 0
         self.generation = 0
         """Grows with every change; who remembers an entry must compare it."""
 
@@ -181,12 +183,20 @@ class Directory:
                 )
             devices[want.device] = want
         for name, devices in sorted(by_tenant.items()):
-            tenant = await self._tenant(name)
-            if tenant is None or not tenant.active:
-                for device, want in devices.items():
-                    self._note_absent(name, device, "unknown_tenant", register=want.register)
-                continue
+            # What changed while it was being fetched may have been fetched before it changed.
+            for _ in range(FETCHES_MAX):
+                forgotten = self._forgotten
+                await self._ensure_tenant(name, devices)
+                if self._forgotten == forgotten:
+                    break
+
+    async def _ensure_tenant(self, name: str, devices: dict[str, Wanted]) -> None:
+        tenant = await self._tenant(name)
+        if tenant is not None and tenant.active:
             await self._ensure_devices(tenant, devices)
+            return
+        for device, want in devices.items():
+            self._note_absent(name, device, "unknown_tenant", register=want.register)
 
     async def _tenant(self, name: str) -> TenantEntry | None:
         entry = self._tenants.get(name)
@@ -362,6 +372,7 @@ class Directory:
             for tenant in gone:
                 self._tenants.pop(tenant, None)
         self._absent.clear()
+        self._forgotten += 1
         self.generation += 1
 
     def forget_all(self) -> None:
@@ -371,6 +382,7 @@ class Directory:
         self._gateways.clear()
         self._absent.clear()
         self._series_cached = 0
+        self._forgotten += 1
         self.generation += 1
 
 
