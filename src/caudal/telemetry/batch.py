@@ -37,6 +37,8 @@ class Dead(msgspec.Struct, frozen=True, gc=False):
     sentence: str
     pointer: str = ""
     format: str | None = None
+    items: int = 1
+    """How many of the message's parts it stands for."""
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -54,9 +56,8 @@ class Entry(msgspec.Struct, gc=False):
     dead: list[Dead] | None = None
     ack: tuple[int, Ack] | None = None
     event: tuple[int, Event] | None = None
-    held_for: list[str] | None = None
-    """Devices in quarantine that it has samples of, `held_items` of them."""
-    held_items: int = 0
+    held_for: dict[str, int] | None = None
+    """Devices in quarantine that it has samples of, and how many."""
     cost: int = 0
     """What it counts for in the bound of bytes, beside its payload."""
     tenant_name: str | None = None
@@ -72,6 +73,11 @@ class Entry(msgspec.Struct, gc=False):
     """False for the parts, but the first, of a message that had to be taken apart."""
     refusals: int = 0
     """How often the database refused it standing alone."""
+
+    @property
+    def held_items(self) -> int:
+        """How much of it is held."""
+        return sum(self.held_for.values()) if self.held_for else 0
 
     @property
     def plain(self) -> bool:

@@ -131,6 +131,10 @@ class Pipeline:
         """Return once `accepting`: for a door that waits in a coroutine instead of registering a callback."""
         await self._room.wait()
 
+    def forget(self, change: str) -> None:
+        """Fetch anew what `change` names (`device:tenant id:name`), without waiting for its notification."""
+        self._directory.forget(change)
+
     async def drained(self) -> None:
         """Return once nothing is in flight."""
         await self._empty.wait()
@@ -178,10 +182,16 @@ class Pipeline:
             self._set_aside(message, turn, Need(devices=(wanted,)))
             return
         owner = directory.tenant(tenant)
-        if asset and owner is not None and reason != "unknown_tenant":
+        if asset and reason != "unknown_tenant":
             # The payload names the device; what stands on the topic is only where it is.
-            self._decode(message, turn, route, owner, owner.zone_of(route.site), None, None)
-            return
+            if owner is not None:
+                self._decode(message, turn, route, owner, owner.zone_of(route.site), None, None)
+                return
+            if turn < TURNS:
+                # The tenant was forgotten, because something of it changed, after it had been asked for.
+                wanted = Wanted(tenant, route.site, name, register=False)
+                self._set_aside(message, turn, Need(devices=(wanted,)))
+                return
         reason = reason or "unknown_device"
         self._refuse(message, route, Dead(reason, _absent_sentence(reason, tenant, name)))
 
@@ -224,7 +234,7 @@ class Pipeline:
                 return
         held: dict[str, int] = {}
         parts: list[bytes] = []
-        wanted: dict[str, set[str]] = {}
+        wanted: dict[str, dict[str, int]] = {}
         units: set[str] = set()
         batch = self._current()
         current, last_name = device, None
@@ -236,12 +246,13 @@ class Pipeline:
             if name != last_name or current is None:
                 last_name = name
                 current = self._directory.device(tenant.name, name or route.device or "")
+            if current is not None and current.held:
+                held[current.name] = held.get(current.name, 0) + 1
+                continue
             number = current.series.get(point) if current is not None else None
             if number is None or current is None:
-                if current is not None and current.held:
-                    held[current.name] = held.get(current.name, 0) + 1
-                    continue
-                wanted.setdefault(name or route.device or "", set()).add(point)
+                points = wanted.setdefault(name or route.device or "", {})
+                points[point] = points.get(point, 0) + 1
                 if unit is not None:
                     units.add(unit)
                 continue
@@ -267,7 +278,7 @@ class Pipeline:
         dead: list[Dead] = []
         if wanted or units:
             known = self._directory.absent
-            if turn < TURNS and not all(known(tenant.name, name) for name in wanted):
+            if turn < TURNS and (units or not all(known(tenant.name, name) for name in wanted)):
                 devices = tuple(
                     Wanted(tenant.name, route.site, name, frozenset(points), gateway.id if gateway else None)
                     for name, points in wanted.items()
@@ -283,7 +294,7 @@ class Pipeline:
         )  # fmt: skip
         if held:
             # The claim of a device replays the whole message; what is stored already is then a duplicate.
-            entry.held_for, entry.held_items = list(held), sum(held.values())
+            entry.held_for = held
         if device is not None and decoded.ack is not None:
             entry.ack = (device.id, decoded.ack)
         if device is not None and decoded.event is not None:
@@ -336,8 +347,8 @@ class Pipeline:
     ) -> None:
         """Keep the message for its device's claim."""
         entry = Entry(
-            message, tenant.id, decoded.items, format=decoded.format, held_for=[device.name],
-            held_items=decoded.items, tenant_name=tenant.name, device_name=device.name,
+            message, tenant.id, decoded.items, format=decoded.format, held_for={device.name: decoded.items},
+            tenant_name=tenant.name, device_name=device.name,
         )  # fmt: skip
         batch = self._current()
         batch.heard[device.id] = message.received
@@ -358,16 +369,21 @@ class Pipeline:
 
     # -- what cannot be stored
 
-    def _missing(self, tenant: str, name: str, points: set[str]) -> list[Dead]:
+    def _missing(self, tenant: str, name: str, points: dict[str, int]) -> list[Dead]:
+        """The dead letters of points, each with how many samples it has, that a device cannot have."""
         device = self._directory.device(tenant, name)
         if device is not None:
             limit = device.tenant.max_series
             return [
-                Dead("too_large", f"the tenant has its {limit} series; {point!r:.80} would be one more")
+                Dead(
+                    "too_large",
+                    f"the tenant has its {limit} series; {point!r:.80} would be one more",
+                    items=points[point],
+                )
                 for point in sorted(points)
             ]
         reason = self._directory.absent(tenant, name) or "unknown_device"
-        return [Dead(reason, _absent_sentence(reason, tenant, name)) for _ in points]
+        return [Dead(reason, _absent_sentence(reason, tenant, name), items=sum(points.values()))]
 
     def _refuse(
         self, message: Inbound, route: Route | None, dead: Dead, tenant: TenantEntry | None = None

@@ -92,15 +92,17 @@ order by i.ord
 
 _DEAD = """
 insert into caudal.dead_letter
-  (tenant_id, tenant_name, device_name, topic, payload, reason, sentence, pointer, format, received, digest)
-select nullif(t, 0), n, d, o, p, r, s, j, f, c, h
+  (tenant_id, tenant_name, device_name, topic, payload, reason, sentence, pointer, format, received, digest,
+   items)
+select nullif(t, 0), n, d, o, p, r, s, j, f, c, h, i
 from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::timestamptz[], $11::bytea[]) as w(t, n, d, o, p, r, s, j, f, c, h)
+            $9::text[], $10::timestamptz[], $11::bytea[], $12::int[]) as w(t, n, d, o, p, r, s, j, f, c, h, i)
 """
 
 _HELD = """
-insert into caudal.held_message (tenant_id, device_name, topic, payload, received, digest)
-select * from unnest($1::int[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::bytea[])
+insert into caudal.held_message (tenant_id, device_name, topic, payload, received, digest, items)
+select * from unnest($1::int[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::bytea[],
+                     $7::int[])
 """
 
 _ACK = """
@@ -209,7 +211,7 @@ class Writer:
         if entry.refusals > 2:
             await self._pause(entry.refusals, error)
         entry.rows, entry.count, entry.ack, entry.event, entry.metadata = b"", 0, None, None, None
-        entry.held_for, entry.held_items, entry.items = None, 0, 1
+        entry.held_for, entry.items = None, 1
         entry.dead = [Dead("storage", f"the database refused it: {error}", format=entry.format)]
         await self._store([entry], days, tallies)
 
@@ -348,10 +350,10 @@ class Writer:
             if letters or entry.held_for:
                 mark = digest(message.topic, message.payload)
                 if message.dup and mark in known:
-                    tally.duplicates += len(letters) + entry.held_items
+                    tally.duplicates += sum(letter.items for letter in letters) + entry.held_items
                     tally.dead -= len(conflicts.get(index, ()))
                 else:
-                    tally.dead += len(entry.dead or ())
+                    tally.dead += sum(letter.items for letter in entry.dead or ())
                     dead.extend(_letter(entry, letter, mark) for letter in letters)
                     tally.held += entry.held_items
                     held.extend(
@@ -362,8 +364,9 @@ class Writer:
                             message.payload,
                             instant(message.received),
                             mark,
+                            items,
                         )
-                        for name in entry.held_for or ()
+                        for name, items in (entry.held_for or {}).items()
                     )
             if entry.ack:
                 await self._store_ack(connection, entry, tally)
@@ -450,7 +453,7 @@ def _letter(entry: Entry, letter: Dead, mark: bytes) -> tuple[Any, ...]:
     return (
         entry.tenant_id, entry.tenant_name, entry.device_name, _storable(message.topic), message.payload,
         letter.reason, _storable(letter.sentence), _storable(letter.pointer), letter.format or None,
-        instant(message.received), mark,
+        instant(message.received), mark, letter.items,
     )  # fmt: skip
 
 
@@ -472,7 +475,7 @@ def _one_row_each(entry: Entry) -> list[Entry]:
         )  # fmt: skip
         if number == 0:
             part.dead, part.ack, part.event = entry.dead, entry.ack, entry.event
-            part.held_for, part.held_items = entry.held_for, entry.held_items
+            part.held_for = entry.held_for
             part.items += entry.items - entry.count
         else:
             part.whole = False

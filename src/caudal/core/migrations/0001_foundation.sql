@@ -150,10 +150,24 @@ create table caudal.dead_letter (
   received timestamptz not null,
   -- Of topic and payload: a redelivered message finds its own earlier dead letter.
   digest bytea not null,
+  -- How many of the message's parts it stands for in the ledger.
+  items int not null default 1,
+  -- When it was stored; its day is the day of the ledger that counted it.
+  stored timestamptz not null default now(),
   status text not null default 'open' check (status in ('open', 'replayed', 'discarded')),
   settled_at timestamptz,
-  settled_by text
+  settled_by text,
+  -- What a person corrected; the original stays as it came.
+  fixed_topic text,
+  fixed_payload bytea,
+  -- What the replay came to: parts by fate, and the dead letters it left.
+  outcome jsonb,
+  -- Alike but for names, numbers and places in lists: these are listed, replayed and discarded together.
+  cause text generated always as (left(md5(
+    reason || chr(1) || coalesce(format, '') || chr(1) || regexp_replace(pointer, '\d+', '#', 'g') || chr(1)
+    || regexp_replace(left(sentence, 500), '''[^'']*''|"[^"]*"|[0-9]+', '#', 'g')), 12)) stored
 );
+create index dead_letter_cause on caudal.dead_letter (cause, id) where status = 'open';
 create index dead_letter_tenant on caudal.dead_letter (tenant_id, id desc);
 create index dead_letter_digest on caudal.dead_letter (digest);
 create index dead_letter_received on caudal.dead_letter (received);
@@ -166,7 +180,10 @@ create table caudal.held_message (
   topic text not null,
   payload bytea not null,
   received timestamptz not null,
-  digest bytea not null
+  digest bytea not null,
+  -- For how much of the ledger's `held` it stands, and on which day.
+  items int not null default 1,
+  stored timestamptz not null default now()
 );
 create index held_message_device on caudal.held_message (tenant_id, device_name, id);
 create index held_message_digest on caudal.held_message (digest);

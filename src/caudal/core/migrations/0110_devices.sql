@@ -252,16 +252,20 @@ begin
   with gone as (
     delete from caudal.held_message h where h.tenant_id = owner and h.device_name = wanted returning *
   ), kept as (
-    insert into caudal.dead_letter(tenant_id, tenant_name, device_name, topic, payload, reason, sentence, received, digest)
+    -- As many parts as were held, on the day they were held: the ledger's sums of that day still agree.
+    insert into caudal.dead_letter(tenant_id, tenant_name, device_name, topic, payload, reason, sentence, received,
+      digest, items, stored)
     select g.tenant_id, t.name, g.device_name, g.topic, g.payload, 'unknown_device',
-      'The device was in quarantine and has been rejected.', g.received, g.digest
-    from gone g join caudal.tenant t on t.id = g.tenant_id order by g.id returning received
+      'The device was in quarantine and has been rejected.', g.received, g.digest,
+      g.items, g.stored
+    from gone g join caudal.tenant t on t.id = g.tenant_id order by g.id returning received, items, stored
   ), per_day as (
-    select (received at time zone 'UTC')::date as day, count(*) as n, min(received) as first, max(received) as last
+    select (stored at time zone 'UTC')::date as day, count(*) as n, sum(items) as parts, min(received) as first,
+      max(received) as last
     from kept group by 1
   ), noted as (
     insert into caudal.ledger as l (day, tenant_id, writer, dead, held, first_received, last_received)
-    select day, owner, 'registry', n, -n, first, last from per_day
+    select day, owner, 'registry', parts, -parts, first, last from per_day
     on conflict (day, tenant_id, writer) do update
       set dead = l.dead + excluded.dead, held = l.held + excluded.held, last_committed = now()
     returning 1
