@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import asyncpg
 import msgspec
 import uvicorn
 
-from caudal.core import db
+from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
+from caudal.core.readiness import announce
 from caudal.core.seal import Sealer, secret_from
 from caudal.core.settings import load
 from caudal.registry.accounts import Accounts
@@ -29,6 +31,7 @@ from caudal.web.application import Application, create_app
 from caudal.web.health import Health
 from caudal.web.settings import WebSettings
 
+log = logs.get("api")
 ROLE = "caudal_app"
 
 
@@ -52,7 +55,7 @@ def sealer_of(people: PeopleSettings) -> Sealer:
         return Sealer(people.secret_key)
     if people.secret_file:
         return Sealer(secret_from(Path(people.secret_file)))
-    raise SettingsError("Set SECRET_KEY (32 characters or more), or SECRET_FILE to keep one in a file.")
+    raise SettingsError("Set CAUDAL_MASTER_KEY (32 characters or more), or SECRET_FILE.")
 
 
 async def parts(
@@ -179,17 +182,25 @@ async def serve(life: Lifecycle, app: Application, host: str, port: int) -> Http
     return server
 
 
-def starter(environ: Mapping[str, str]) -> Any:
-    """`caudal api`: the API as a process of its own, all settings from `environ`."""
+# What other domains bring: each opens its services, adds them to `made.services` (and its parts' checks to
+# `made.health`), and has `life` close them. A resource finds its services by name (web/api/*.py, NEEDS).
+Domain = Callable[[Lifecycle, ApiParts], Awaitable[None]]
+DOMAINS: tuple[Domain, ...] = ()
+
+
+async def start(life: Lifecycle) -> None:
+    """`caudal api`: the API as a process of its own, all settings from the environment."""
+    environ = os.environ
     database = load(db.DatabaseSettings, environ)
     people = load(PeopleSettings, environ)
     web = load(WebSettings, environ)
     if database.database_url is None:
-        raise SettingsError("Set DATABASE_URL: the API as a process of its own has no embedded server.")
-    url = database.database_url
-
-    async def start(life: Lifecycle) -> None:
-        made = await parts(life, url, people, web, Metrics(), pool_max=database.db_pool_max)
-        await serve(life, application(made), web.api_host, web.api_port)
-
-    return start
+        raise SettingsError("DATABASE_URL is not set. `caudal up` brings a database of its own.")
+    made = await parts(life, database.database_url, people, web, Metrics(), pool_max=database.db_pool_max)
+    for domain in DOMAINS:
+        await domain(life, made)
+    server = await serve(life, application(made), web.api_host, web.api_port)
+    host = f"[{web.api_host}]" if ":" in web.api_host else web.api_host
+    endpoints = {"api_url": f"http://{host}:{server.port}"}
+    await announce(life, environ, endpoints)
+    log.info("api is ready", **endpoints)

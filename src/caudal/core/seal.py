@@ -54,7 +54,7 @@ class Sealer:
             return self._cipher(purpose).decrypt(nonce, rest, None)
         except InvalidTag as error:
             raise SealError(
-                f"What was sealed for {purpose} does not open. Start with the SECRET_KEY it was sealed with."
+                f"What was sealed for {purpose} does not open. Start with the right CAUDAL_MASTER_KEY."
             ) from error
 
 

@@ -14,7 +14,10 @@ class PeopleSettings(msgspec.Struct, frozen=True):
 
     secret_key: Annotated[
         str | None,
-        setting("Seals signing keys and providers' tokens: 32 characters or more; or name SECRET_FILE"),
+        setting(
+            "Seals signing keys and providers' tokens: 32 characters or more; or name SECRET_FILE",
+            env="CAUDAL_MASTER_KEY",
+        ),
     ] = None
     secret_file: Annotated[str | None, setting("File with the secret key, made at first when missing")] = None
     default_tenant: Annotated[str, setting("Tenant of the first start, and of who registers alone")] = (
