@@ -139,7 +139,7 @@ create function caudal.command_changed() returns trigger language plpgsql as $$
 begin
   insert into caudal.command_event(tenant_id, command_id, status, detail)
     values (new.tenant_id, new.id, new.status, new.error);
-  if new.status = 'pending' then perform pg_notify('caudal_command', new.id::text); end if;
+  if tg_op = 'INSERT' then perform pg_notify('caudal_command', new.id::text); end if;
   return null;
 end $$;
 create trigger history after insert on caudal.command for each row execute function caudal.command_changed();
@@ -154,7 +154,7 @@ create function caudal.command_acknowledged() returns trigger language plpgsql a
 begin
   update caudal.command set status = case when new.ok then 'acknowledged' else 'failed' end,
     error = case when not new.ok then left(coalesce(new.payload->>'err', 'the device says that it failed'), 1000) end,
-    settled_by_device = true, settled_at = now(), next_at = null
+    settled_by_device = true, settled_at = now(), next_at = null, sent_at = coalesce(sent_at, now())
   where cmd_id = new.cmd_id and not settled_by_device
     and (device_id = new.device_id
          or gateway_id = (select d.gateway_id from caudal.device d where d.id = new.device_id));
