@@ -10,12 +10,14 @@ from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
-from caudal.web.api import auth, health, people, tenant
+from caudal.web.api import auth, device_access, health, people, registry, tenant
 
 MODULES: tuple[ModuleType, ...] = (
     auth,
+    device_access,
     health,
     people,
+    registry,
     tenant,
 )
 
