@@ -32,6 +32,16 @@ begin
   return label;
 end $$;
 
+-- What was stored and has been dropped since, by tenant: the ledger counts it for ever, the tables no longer.
+create table caudal.expired (
+  tenant_id int not null,
+  kind text not null check (kind in ('sample', 'dead_letter')),
+  parts bigint not null default 0,
+  last_expired timestamptz not null default now(),
+  primary key (tenant_id, kind)
+);
+grant select on caudal.expired to caudal_ingest;
+
 -- Drop what is wholly older than `keep`; returns the names dropped.
 create function caudal.drop_partitions(keep interval) returns setof text
   language plpgsql security definer set search_path = caudal, pg_catalog, pg_temp set timezone = 'UTC' as $$
@@ -43,11 +53,36 @@ begin
   loop
     if (case length(part.stamp) when 8 then to_date(part.stamp, 'YYYYMMDD') + interval '1 day'
                                 else to_date(part.stamp, 'YYYYMM') + interval '1 month' end) < now() - keep then
+      -- Counted under the lock, or a late row that comes between the count and the drop is in neither sum.
+      execute format('lock table caudal.%I in access exclusive mode', part.relname);
+      execute format('insert into caudal.expired as e (tenant_id, kind, parts)
+                      select coalesce(r.tenant_id, 0), ''sample'', count(*) from caudal.%I s
+                      left join caudal.series r on r.id = s.series group by 1
+                      on conflict (tenant_id, kind) do update
+                      set parts = e.parts + excluded.parts, last_expired = now()', part.relname);
       execute format('drop table caudal.%I', part.relname);
       return next part.relname;
     end if;
   end loop;
 end $$;
+
+-- Delete the dead letters received before `keep` ago; returns how many. Records of the message log are in no
+-- ledger, and a replayed letter counts where it went.
+create function caudal.expire_dead_letters(keep interval) returns bigint
+  language sql security definer set search_path = caudal, pg_catalog, pg_temp as $$
+  with gone as (
+    delete from caudal.dead_letter where received < now() - keep returning tenant_id, status, format, items
+  ), noted as (
+    insert into caudal.expired as e (tenant_id, kind, parts)
+    select coalesce(tenant_id, 0), 'dead_letter', sum(items) from gone
+    where status <> 'replayed' and format is distinct from 'log' group by 1
+    on conflict (tenant_id, kind) do update set parts = e.parts + excluded.parts, last_expired = now()
+    returning 1
+  )
+  select count(*) from gone
+$$;
+revoke execute on function caudal.expire_dead_letters(interval) from public;
+grant execute on function caudal.expire_dead_letters(interval) to caudal_ingest;
 
 revoke execute on function caudal.ensure_partition(timestamptz), caudal.drop_partitions(interval) from public;
 grant execute on function caudal.ensure_partition(timestamptz) to caudal_ingest;
