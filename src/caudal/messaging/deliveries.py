@@ -75,7 +75,11 @@ class Unknown(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """The provider's word. `delivery_id` when the provider echoed it, else it is found by `provider_id`."""
+    """The provider's word. `delivery_id` when the provider echoed it, else it is found by `provider_id`.
+
+    `attempt` belongs to `delivery_id`, the present one when left out: late news of an earlier call must not
+    pass for news of the present one.
+    """
 
     tenant_id: int
     channel: str
@@ -85,6 +89,7 @@ class Receipt(NamedTuple):
     code: str | None = None
     sentence: str | None = None
     delivery_id: int | None = None
+    attempt: int | None = None
 
 
 class _Move(NamedTuple):
@@ -171,7 +176,7 @@ class Deliveries:
     async def defer(
         self,
         delivery_id: int,
-        attempt: int,
+        attempt: int | None,
         until: datetime,
         code: str,
         sentence: str,
@@ -181,9 +186,10 @@ class Deliveries:
         """Have a delivery wait until `until`, those behind it too; the provider certainly did not take it.
 
         After DELIVERY_MAX_ATTEMPTS calls it fails instead, and False is returned. With `called` false (a
-        breaker was open, a limit was reached) it waits without an end but its expiry.
+        breaker was open, a limit was reached) it waits without an end but its expiry. `attempt` is None when
+        there was not even an intent: then only what is still pending is put back.
         """
-        if called and attempt >= self._settings.delivery_max_attempts:
+        if called and attempt is not None and attempt >= self._settings.delivery_max_attempts:
             await self.settle(
                 delivery_id, attempt, Failed(code, f"Given up after {attempt} attempts. {sentence}")
             )
@@ -232,14 +238,13 @@ class Deliveries:
         )  # fmt: skip
         if row is None or receipt.delivery_id is None:
             return []
+        attempt = row["attempt"] if receipt.attempt is None else receipt.attempt
         early = await connection.fetch(
             "select * from caudal.delivery_refer($1, $2, $3)",
-            receipt.delivery_id, row["attempt"], receipt.provider_id,
+            receipt.delivery_id, attempt, receipt.provider_id,
         )  # fmt: skip
-        mine = _Move(
-            receipt.delivery_id, row["attempt"], receipt.state, receipt.at, receipt.code, receipt.sentence
-        )
-        return [mine, *(_Move(receipt.delivery_id, row["attempt"], *kept.values()) for kept in early)]
+        mine = _Move(receipt.delivery_id, attempt, receipt.state, receipt.at, receipt.code, receipt.sentence)
+        return [mine, *(_Move(receipt.delivery_id, attempt, *kept.values()) for kept in early)]
 
     async def _move(self, connection: Connection, moves: Sequence[_Move]) -> AfterCommit:
         """Deliveries, then messages, then senders, then the log: everybody locks in this order."""

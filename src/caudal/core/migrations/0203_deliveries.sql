@@ -128,7 +128,8 @@ create function caudal.delivery_defer(
 ) returns boolean language plpgsql as $$
 begin
   update caudal.delivery set state = 'pending', parked = true, next_attempt_at = p_at, reason_code = p_code, reason = p_reason
-    where id = p_id and attempt = p_attempt and state in ('pending', 'sending');
+    -- Without an attempt nobody was called; then what another worker is calling stays its own.
+    where id = p_id and (attempt = p_attempt and state in ('pending', 'sending') or p_attempt is null and state = 'pending');
   return found;
 end $$;
 
