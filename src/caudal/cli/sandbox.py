@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 
 import click
-import uvloop
 
-from caudal.app.sandbox import serve
+from caudal.app.process import run_process
 
 
 @click.command()
@@ -21,5 +20,7 @@ def command(port: int | None, whatsapp_webhook: str | None, instagram_webhook: s
 
     Tokens, phones and misbehaviour: see docs/sandbox.md.
     """
-    work = serve(port=port, whatsapp_webhook=whatsapp_webhook, instagram_webhook=instagram_webhook)
-    sys.exit(uvloop.run(work))
+    from caudal.app import sandbox
+
+    start = sandbox.starter(port=port, whatsapp_webhook=whatsapp_webhook, instagram_webhook=instagram_webhook)
+    sys.exit(run_process(start))

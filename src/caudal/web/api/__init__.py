@@ -10,15 +10,17 @@ from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
-from caudal.web.api import auth, device_access, health, people, registry, tenant
+from caudal.web.api import auth, connectors, device_access, health, people, registry, tenant, webhooks
 
 MODULES: tuple[ModuleType, ...] = (
     auth,
+    connectors,
     device_access,
     health,
     people,
     registry,
     tenant,
+    webhooks,
 )
 
 

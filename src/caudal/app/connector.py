@@ -1,0 +1,170 @@
+"""Composition root of a connector's process: its outbound lanes, its webhooks, its metrics and health."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from caudal.app.api import sealer_of
+from caudal.app.operations import serve_operations
+from caudal.core import db, logs
+from caudal.core.errors import SettingsError
+from caudal.core.eventlog.metrics import LogMetrics
+from caudal.core.eventlog.port import Consumer, EventLog
+from caudal.core.eventlog.postgres import PostgresLog
+from caudal.core.eventlog.settings import LogSettings
+from caudal.core.eventlog.worker import LaneWorker
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
+from caudal.core.readiness import announce
+from caudal.core.settings import load
+from caudal.messaging import connectors, topics, webhooks
+from caudal.messaging.accounts import AccountView, ChannelAccounts, NewAccount
+from caudal.messaging.connector_settings import SendingSettings
+from caudal.messaging.deliveries import Deliveries
+from caudal.messaging.notify import Notifier
+from caudal.messaging.provider import Files
+from caudal.messaging.sending import Sender
+from caudal.messaging.settings import MessagingSettings
+from caudal.registry.settings import PeopleSettings
+from caudal.web.health import Health
+from caudal.web.settings import WebSettings
+
+log = logs.get("connector")
+ROLE = "caudal_messaging"
+GROUPS = {
+    "whatsapp": (topics.WHATSAPP_OUTBOUND, topics.WHATSAPP_GROUP),
+    "instagram": (topics.INSTAGRAM_OUTBOUND, topics.INSTAGRAM_GROUP),
+}
+
+
+class ConnectorParts(msgspec.Struct, dict=True):
+    """What a connector's process is made of. `files` is None where there is no file store."""
+
+    pool: Any
+    log: Any
+    accounts: ChannelAccounts
+    deliveries: Deliveries
+    metrics: Metrics
+    settings: SendingSettings
+    files: Any = None
+
+
+async def run_connector(life: Lifecycle, name: str, made: ConnectorParts) -> None:
+    """Start the lanes of connector `name` as parts of `life`: outbound, and webhooks where it has them."""
+    files: Files | None = made.files
+    connector = connectors.make(name, made.settings.connector(name), files)
+    life.on_stop(f"{name} connections", connector.close)
+    log_metrics = LogMetrics(made.metrics)
+    settings = made.settings
+    if name in GROUPS:
+        worker = webhooks.WebhookWorker(
+            name, connector, made.pool, made.log, made.accounts, made.deliveries, files, made.metrics
+        )
+        consumer = await _join(life, made, webhooks.topic(name), webhooks.group(name), log_metrics)
+        lanes = LaneWorker(
+            made.pool, consumer, worker.handle, log_metrics, concurrency=settings.webhook_concurrency
+        )
+        life.spawn(f"{name} webhook lanes", lanes.run())
+    sender = Sender(name, connector, made.pool, made.accounts, made.deliveries, settings, made.metrics)
+    topic, group = GROUPS.get(name, (topics.APPRISE_OUTBOUND, topics.APPRISE_GROUP))
+    consumer = await _join(life, made, topic, group, log_metrics)
+    # Stopped in reverse: no more lanes, then the calls under way end, and only then may others have our
+    # partitions; else they would take those calls for a dead worker's.
+    life.on_stop(f"{name} calls", sender.drain)
+    lanes = LaneWorker(
+        made.pool, consumer, sender.handle, log_metrics, concurrency=settings.connector_concurrency
+    )
+    life.spawn(f"{name} lanes", lanes.run())
+
+
+async def _join(
+    life: Lifecycle, made: ConnectorParts, topic: str, group: str, log_metrics: LogMetrics
+) -> Consumer:
+    event_log: EventLog = made.log
+    consumer = await event_log.subscribe([topic], group)
+    life.on_stop(f"{topic} consumer", consumer.close)
+    life.spawn(f"{topic} lag", log_metrics.watch(consumer))
+    return consumer
+
+
+async def parts(
+    life: Lifecycle, url: str, environ: Mapping[str, str], metrics: Metrics, *, name: str
+) -> ConnectorParts:
+    """Open what a connector needs, to be closed by `life`."""
+    settings = load(SendingSettings, environ)
+    log_settings = load(LogSettings, environ)
+    # Every lane may be in a transaction at once, and so may every webhook; they are short.
+    most = max(load(db.DatabaseSettings, environ).db_pool_max, 12)
+    pool: asyncpg.Pool[Any] = await db.open_pool(
+        url, minimum=2, maximum=most, role=ROLE, name=f"caudal connector {name}"
+    )
+    life.on_stop("connector pool", pool.close)
+    event_log = await open_log(life, pool, url, log_settings)
+    await event_log.ensure(
+        [*topics.topics(log_settings.log_partitions), *webhooks.topics(log_settings.log_partitions)]
+    )
+    notifier = Notifier(pool)
+    life.on_stop("notifier", notifier.stop)
+    deliveries = Deliveries(pool, event_log, notifier, load(MessagingSettings, environ))
+    accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
+    return ConnectorParts(pool, event_log, accounts, deliveries, metrics, settings)
+
+
+async def open_log(life: Lifecycle, pool: asyncpg.Pool[Any], url: str, settings: LogSettings) -> EventLog:
+    """The log that the settings name, started."""
+    event_log = PostgresLog(pool, url, settings)
+    await event_log.start()
+    life.on_stop("log", event_log.stop)
+    return event_log
+
+
+def _url(environ: Mapping[str, str]) -> str:
+    url = load(db.DatabaseSettings, environ).database_url
+    if url is None:
+        raise SettingsError("Set DATABASE_URL. `caudal up` brings a database of its own.")
+    return url
+
+
+def starter(name: str, environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Awaitable[None]]:
+    """`caudal connector run NAME`: one connector as a process of its own."""
+
+    async def start(life: Lifecycle) -> None:
+        metrics = Metrics()
+        made = await parts(life, _url(environ), environ, metrics, name=name)
+        health = Health(made.pool)
+        health.add("log", made.log.ping)
+        web = load(WebSettings, environ)
+        server = await serve_operations(life, metrics, health, web.api_host, made.settings.metrics_port(name))
+        await run_connector(life, name, made)
+        endpoints = {f"{name}_metrics_url": f"http://{web.api_host}:{server.port}/actuator/prometheus"}
+        await announce(life, environ, endpoints)
+        log.info("the connector is ready", connector=name, **endpoints)
+
+    return start
+
+
+async def add_account(tenant: str, new: NewAccount, environ: Mapping[str, str] = os.environ) -> AccountView:
+    """Set up an account of `tenant`. Raises InvalidInput, Conflict."""
+    accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
+    pool = await db.open_pool(_url(environ), minimum=1, maximum=1, role="caudal_app", name="caudal cli")
+    try:
+        async with db.tenant_transaction(pool, tenant) as connection:
+            return await accounts.add(connection, new)
+    finally:
+        await pool.close()
+
+
+async def list_accounts(tenant: str, environ: Mapping[str, str] = os.environ) -> list[AccountView]:
+    """The accounts of `tenant`."""
+    accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
+    pool = await db.open_pool(_url(environ), minimum=1, maximum=1, role="caudal_app", name="caudal cli")
+    try:
+        async with db.tenant_transaction(pool, tenant, readonly=True) as connection:
+            return await accounts.list(connection)
+    finally:
+        await pool.close()
