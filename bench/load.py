@@ -145,7 +145,7 @@ def main() -> None:
         sources.append(Source(sock, packets))
     # What the clients cost is theirs: everything is encoded before the clock starts.
     print("ready", file=sys.stderr, flush=True)
-    before = time.process_time()
+    before, began = time.process_time(), time.time()
     seconds = run(sources, chosen.window)
     messages = each * chosen.connections
     json.dump(
@@ -153,6 +153,7 @@ def main() -> None:
             "messages": messages,
             "points": messages * chosen.points,
             "seconds": seconds,
+            "began": began,
             "cpu": time.process_time() - before,
             "bytes": sum(source.ends[-1] for source in sources),
         },

@@ -37,7 +37,7 @@ async def ingest(url: str, **environ: str) -> AsyncIterator[Child]:
     with tempfile.TemporaryDirectory(prefix="caudal-bench-log-") as folder:
         values = {"DATABASE_URL": url, "MQTT_PORT": "0", "METRICS_PORT": "0", "UNKNOWN_TENANTS": "register"}
         log = Path(folder) / "ingest.log"
-        child = Child("ingest", ("ingest",), child_environ(os.environ, **{**values, **environ}), log)
+        child = Child("ingest", ("caudal", "ingest"), child_environ(os.environ, **{**values, **environ}), log)
         try:
             await child.start()
             yield child
@@ -45,7 +45,7 @@ async def ingest(url: str, **environ: str) -> AsyncIterator[Child]:
             await child.stop()
             text = log.read_text()
             if "error" in text:
-                print(text[-3000:])
+                Path("/tmp/ingest-bench.log").write_text(text)
 
 
 def memory(pid: int) -> tuple[float, float]:

@@ -119,7 +119,7 @@ class Platform:
             for name, usual in part.ports.items()
         }
         child = Child(
-            part.name, part.arguments, {**environ, **part.environ, **ports},
+            part.name, ("caudal", *part.arguments), {**environ, **part.environ, **ports},
             self.directory / "logs" / f"{part.name}.log",
         )  # fmt: skip
         life.on_stop(part.name, child.stop)

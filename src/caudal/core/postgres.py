@@ -157,7 +157,7 @@ class EmbeddedPostgres:
         """Make the cluster if there is none, start the server, and return once it answers."""
         await asyncio.to_thread(self._initialise)
         await asyncio.to_thread(self._stop_orphan)
-        self.port = free_port(self._preferred)
+        self.port = free_port(self.port or self._preferred)
         options = {**self._options, "port": str(self.port), "listen_addresses": "'127.0.0.1'"}
         options["unix_socket_directories"] = "''"
         lines = "".join(f"{key} = {value}\n" for key, value in options.items())

@@ -27,7 +27,10 @@ class StartError(CaudalError):
 
 
 class Child:
-    """One process of ours. `endpoints` is what it announced when it was last ready."""
+    """One process of ours: a Python module and its arguments.
+
+    `endpoints` is what it announced when it was last ready.
+    """
 
     def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], out: Path) -> None:
         self.name = name
@@ -48,7 +51,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with self._out.open("ab") as out:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "caudal", *self._arguments,
+                sys.executable, "-m", *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
                 env={**self._environ, VARIABLE: str(theirs.fileno())}, pass_fds=(theirs.fileno(),),
                 # Ctrl-C reaches the whole terminal; children stop when, and in the order, we say.

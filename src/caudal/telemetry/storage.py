@@ -24,6 +24,8 @@ from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, identity, split
 
 log = logs.get("storage")
 
+DEFECT_TRIES = 5
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The server is away, going away, coming, or full: the same batch will do later.
 _LATER = (
@@ -169,12 +171,21 @@ class Writer:
                 done = await self._transact(connection, entries, careful)
             except _COLLISION:
                 careful = True
-            except _LATER as error:
+            except asyncpg.PostgresError as error:
+                if not isinstance(error, _LATER):
+                    await self._halve(entries, days, tallies, error)
+                    return
                 attempt += 1
                 await self._pause(attempt, error)
-            except asyncpg.PostgresError as error:
-                await self._halve(entries, days, tallies, error)
-                return
+            except Exception as error:
+                # The client library's own confusion after a lost connection is the server's absence too. Our
+                # own defect is not, and must not stop the stream: then it is these messages that are refused.
+                attempt += 1
+                if attempt > DEFECT_TRIES and not isinstance(error, _LATER):
+                    log.exception("a batch cannot be stored", entries=len(entries))
+                    await self._halve(entries, days, tallies, error)
+                    return
+                await self._pause(attempt, error)
             else:
                 self.waiting = False
                 for tenant, tally in done.items():
@@ -273,11 +284,18 @@ class Writer:
             if late:
                 await invalidate(connection, _late_samples(late, threshold))
         except BaseException:
-            if not connection.is_closed():
-                await transaction.rollback()
+            await self._abandon(connection, transaction)
             raise
         await self._commit(connection, transaction, number)
         return tallies
+
+    async def _abandon(self, connection: asyncpg.Connection[Any], transaction: Any) -> None:
+        """Roll back; a connection that cannot even do that is of no more use."""
+        try:
+            if not connection.is_closed():
+                await transaction.rollback()
+        except Exception:
+            connection.terminate()
 
     async def _commit(self, connection: asyncpg.Connection[Any], transaction: Any, number: str) -> None:
         """Commit; when the connection is lost over it, ask the server afterwards what became of it."""
