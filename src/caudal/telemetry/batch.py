@@ -58,6 +58,8 @@ class Entry(msgspec.Struct, gc=False):
     event: tuple[int, Event] | None = None
     held_for: dict[str, int] | None = None
     """Devices in quarantine that it has samples of, and how many."""
+    simple: bool = False
+    """Samples alone, of the usual kind: nothing about it needs a second look."""
     cost: int = 0
     """What it counts for in the bound of bytes, beside its payload."""
     tenant_name: str | None = None
@@ -78,6 +80,10 @@ class Entry(msgspec.Struct, gc=False):
     def held_items(self) -> int:
         """How much of it is held."""
         return sum(self.held_for.values()) if self.held_for else 0
+
+    def all_stored(self) -> Tally:
+        """The outcome of a message that was samples alone, all of them new."""
+        return Tally(messages=1, received=self.count, stored=self.count)
 
     @property
     def plain(self) -> bool:

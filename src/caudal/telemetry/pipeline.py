@@ -336,7 +336,7 @@ class Pipeline:
         self._add(
             Entry(
                 message, tenant.id, count, pack_numbers(parts, count), count, decoded.format,
-                tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts,
+                tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts, simple=True,
             ),
             batch,
         )  # fmt: skip
@@ -498,7 +498,7 @@ class Pipeline:
             self.bytes -= len(message.payload) + OVERHEAD + entry.cost
             origin = message.origin
             if isinstance(origin, Told):
-                origin.tell(message, entry.outcome or Tally(), entry.letters or [])
+                origin.tell(message, entry.outcome or entry.all_stored(), entry.letters or [])
         self.messages -= len(messages)
         self._metrics.committed(batch, tallies)
         settle(messages)

@@ -18,8 +18,8 @@ import msgspec
 from caudal.core.errors import NotFound
 from caudal.mqtt.ports import Principal
 from caudal.telemetry.dead_letters import LOG_FORMAT
+from caudal.telemetry.others import EPOCH, digest
 from caudal.telemetry.pipeline import Pipeline
-from caudal.telemetry.storage import EPOCH, digest
 from caudal.telemetry.submit import Outcome, submit
 
 CHUNK = 200

@@ -8,25 +8,27 @@ until the bad row stands alone. Nothing here gives up because the database is aw
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
 
 from caudal.core import logs
+from caudal.telemetry import statements as sql
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally
 from caudal.telemetry.invalidation import invalidate
+from caudal.telemetry.others import EPOCH, instant, store_others
 from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, identity, split
 
 log = logs.get("storage")
 
 DEFECT_TRIES = 5
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The server is away, going away, coming, or full: the same batch will do later.
 _LATER = (
     OSError,
@@ -49,91 +51,6 @@ _COLLISION = (
     asyncpg.SerializationError,
     asyncpg.UniqueViolationError,
 )
-
-_LEDGER = """
-insert into caudal.ledger as l (day, tenant_id, writer, messages, received, stored, duplicates, dead, held,
-                                empty, first_received, last_received)
-select (now() at time zone 'UTC')::date, t, $1, m, r, s, u, d, h, e, $2, $3
-from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
-            $11::bigint[]) as w(t, m, r, s, u, d, h, e)
-on conflict (day, tenant_id, writer) do update set
-  messages = l.messages + excluded.messages, received = l.received + excluded.received,
-  stored = l.stored + excluded.stored, duplicates = l.duplicates + excluded.duplicates,
-  dead = l.dead + excluded.dead, held = l.held + excluded.held, empty = l.empty + excluded.empty,
-  last_received = greatest(l.last_received, excluded.last_received), last_committed = now()
-returning pg_current_xact_id()::text as number, (select caudal.rollup_threshold()) as threshold
-"""
-
-_INCOMING = """
-create temporary table if not exists incoming (
-  ord int generated always as identity, series int, qual smallint, unit smallint, ts timestamptz,
-  received timestamptz, v_num float8, v_bool boolean, v_text text, meta jsonb
-) on commit delete rows
-"""
-
-# Taken in one order by everybody, so that two writers with the same rows wait for each other in turn.
-_INSERT_NEW = """
-insert into caudal.sample (series, qual, unit, ts, received, v_num, v_bool, v_text, meta)
-select series, qual, unit, ts, received, v_num, v_bool, v_text, meta from incoming order by series, ts, ord
-on conflict do nothing
-"""
-
-# Stored by this transaction is what carries its number; of several alike in one batch the first was stored.
-_NOT_STORED = """
-select i.ord, r.name as point, i.ts,
-       (s.v_num, s.v_bool, s.v_text, s.unit) is not distinct from
-       (i.v_num, i.v_bool, i.v_text, i.unit) as same,
-       coalesce(s.v_num::text, s.v_bool::text, s.v_text) as kept,
-       coalesce(i.v_num::text, i.v_bool::text, i.v_text) as refused
-from (select *, row_number() over (partition by series, ts order by ord) as nth from incoming) i
-join caudal.sample s on s.series = i.series and s.ts = i.ts
-join caudal.series r on r.id = i.series
-where not (i.nth = 1 and s.xmin::text::bigint = pg_current_xact_id()::text::bigint & 4294967295)
-order by i.ord
-"""
-
-_DEAD = """
-insert into caudal.dead_letter
-  (tenant_id, tenant_name, device_name, topic, payload, reason, sentence, pointer, format, received, digest,
-   items)
-select nullif(t, 0), n, d, o, p, r, s, j, f, c, h, i
-from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::timestamptz[], $11::bytea[], $12::int[]) as w(t, n, d, o, p, r, s, j, f, c, h, i)
-"""
-
-_HELD = """
-insert into caudal.held_message (tenant_id, device_name, topic, payload, received, digest, items)
-select * from unnest($1::int[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[], $6::bytea[],
-                     $7::int[])
-"""
-
-_ACK = """
-insert into caudal.ack as a (tenant_id, device_id, cmd_id, ok, ts_exec, payload)
-values ($1, $2, $3, $4, $5, $6::text::jsonb)
-on conflict (device_id, cmd_id) do update set updated_at = now()
-returning xmax = 0
-"""
-
-_EVENT = """
-insert into caudal.event (tenant_id, device_id, event_id, event_type, ts, received, data)
-values ($1, $2, $3, $4, $5, $6, $7::text::jsonb)
-on conflict (device_id, event_id) do nothing returning id
-"""
-
-_METADATA = """
-update caudal.device set metadata = metadata || $2::text::jsonb
-where id = $1 and not metadata @> $2::text::jsonb
-"""
-
-
-def instant(microseconds: int) -> datetime:
-    """Microseconds since 1970 as a datetime."""
-    return EPOCH + timedelta(microseconds=microseconds)
-
-
-def digest(topic: str, payload: bytes) -> bytes:
-    """What a redelivered message has in common with its first copy."""
-    return hashlib.blake2b(topic.encode(errors="surrogatepass") + b"\0" + payload, digest_size=16).digest()
 
 
 class Writer:
@@ -197,9 +114,12 @@ class Writer:
         entries: Sequence[Entry],
         days: set[int],
         tallies: dict[int, Tally],
-        error: asyncpg.PostgresError,
+        error: Exception,
     ) -> None:
         """The database refuses something in these entries: find it, and store the rest."""
+        for entry in entries:
+            # What a road that led nowhere had found out about them holds no more.
+            entry.outcome = entry.letters = None
         if len(entries) > 1:
             middle = len(entries) // 2
             await self._store(entries[:middle], days, tallies)
@@ -229,7 +149,7 @@ class Writer:
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
-            await self._connection.execute(_INCOMING)
+            await self._connection.execute(sql.INCOMING)
         return self._connection
 
     async def _pause(self, attempt: int, error: BaseException) -> None:
@@ -255,30 +175,19 @@ class Writer:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            stored = [entry.count for entry in entries]
-            conflicts: dict[int, list[Dead]] = {}
             rows = [entry.rows for entry in entries if entry.count]
-            if rows and careful:
+            if not careful:
+                if rows:
+                    await self._copy(connection, rows, "sample", "caudal")
+                if all(entry.simple for entry in entries):
+                    tallies = _tally_simple(entries)
+                else:
+                    stored = [entry.count for entry in entries]
+                    tallies = await self._finish(connection, entries, stored, {})
+            else:
                 await self._copy(connection, rows, "incoming", None)
                 stored, conflicts = await self._sort_out(connection, entries)
-            elif rows:
-                await self._copy(connection, rows, "sample", "caudal")
-            tallies: dict[int, Tally] = {}
-            for index, entry in enumerate(entries):
-                # Told afresh on every attempt: an earlier one may have been rolled back.
-                tally = Tally(messages=int(entry.whole), received=entry.items, stored=stored[index])
-                tally.dead = len(conflicts.get(index, ()))
-                tally.duplicates = entry.count - stored[index] - tally.dead
-                entry.outcome = tally
-            if conflicts or not all(entry.plain for entry in entries):
-                await self._store_others(connection, entries, conflicts)
-            for entry in entries:
-                if entry.metadata:
-                    for device, metadata in entry.metadata:
-                        await connection.execute(_METADATA, device, metadata.decode())
-                tally = entry.outcome or Tally()
-                tally.empty = entry.items - tally.stored - tally.duplicates - tally.dead - tally.held
-                tallies.setdefault(entry.tenant_id, Tally()).add(tally)
+                tallies = await self._finish(connection, entries, stored, conflicts)
             number, threshold = await self._write_ledger(connection, entries, tallies)
             late = [entry for entry in entries if entry.count and entry.oldest < threshold]
             if late:
@@ -287,6 +196,31 @@ class Writer:
             await self._abandon(connection, transaction)
             raise
         await self._commit(connection, transaction, number)
+        return tallies
+
+    async def _finish(
+        self,
+        connection: asyncpg.Connection[Any],
+        entries: Sequence[Entry],
+        stored: list[int],
+        conflicts: dict[int, list[Dead]],
+    ) -> dict[int, Tally]:
+        """Store what is not samples, and count what each message came to."""
+        for index, entry in enumerate(entries):
+            # Told afresh on every attempt: an earlier one may have been rolled back.
+            tally = Tally(messages=int(entry.whole), received=entry.items, stored=stored[index])
+            tally.dead = len(conflicts.get(index, ()))
+            tally.duplicates = entry.count - stored[index] - tally.dead
+            entry.outcome = tally
+        if conflicts or not all(entry.plain for entry in entries):
+            await store_others(connection, entries, conflicts)
+        tallies: dict[int, Tally] = {}
+        for entry in entries:
+            for device, metadata in entry.metadata or ():
+                await connection.execute(sql.METADATA, device, metadata.decode())
+            tally = entry.outcome or Tally()
+            tally.empty = entry.items - tally.stored - tally.duplicates - tally.dead - tally.held
+            tallies.setdefault(entry.tenant_id, Tally()).add(tally)
         return tallies
 
     async def _abandon(self, connection: asyncpg.Connection[Any], transaction: Any) -> None:
@@ -333,11 +267,11 @@ class Writer:
         self, connection: asyncpg.Connection[Any], entries: Sequence[Entry]
     ) -> tuple[list[int], dict[int, list[Dead]]]:
         """Store what is new of `incoming`; returns rows stored and conflicts for each entry."""
-        await connection.execute(_INSERT_NEW)
+        await connection.execute(sql.INSERT_NEW)
         stored = [entry.count for entry in entries]
         conflicts: dict[int, list[Dead]] = {}
         owner = [index for index, entry in enumerate(entries) for _ in range(entry.count)]
-        rows = await connection.fetch(_NOT_STORED)
+        rows = await connection.fetch(sql.NOT_STORED)
         if not rows:
             return stored, conflicts
         first = await connection.fetchval("select min(ord) from incoming")
@@ -354,89 +288,6 @@ class Writer:
                 )
         return stored, conflicts
 
-    async def _store_others(
-        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], conflicts: dict[int, list[Dead]]
-    ) -> None:
-        """Dead letters, held messages, acks and events."""
-        known = await self._known_digests(connection, entries, conflicts)
-        dead: list[tuple[Any, ...]] = []
-        held: list[tuple[Any, ...]] = []
-        for index, entry in enumerate(entries):
-            letters = entry.letters = [*(entry.dead or ()), *conflicts.get(index, ())]
-            tally = entry.outcome or Tally()
-            message = entry.message
-            if letters or entry.held_for:
-                mark = digest(message.topic, message.payload)
-                if message.dup and mark in known:
-                    tally.duplicates += sum(letter.items for letter in letters) + entry.held_items
-                    tally.dead -= len(conflicts.get(index, ()))
-                else:
-                    tally.dead += sum(letter.items for letter in entry.dead or ())
-                    dead.extend(_letter(entry, letter, mark) for letter in letters)
-                    tally.held += entry.held_items
-                    held.extend(
-                        (
-                            entry.tenant_id,
-                            name,
-                            message.topic,
-                            message.payload,
-                            instant(message.received),
-                            mark,
-                            items,
-                        )
-                        for name, items in (entry.held_for or {}).items()
-                    )
-            if entry.ack:
-                await self._store_ack(connection, entry, tally)
-            if entry.event:
-                await self._store_event(connection, entry, tally)
-        if dead:
-            await connection.execute(_DEAD, *map(list, zip(*dead, strict=True)))
-        if held:
-            await connection.execute(_HELD, *map(list, zip(*held, strict=True)))
-
-    async def _known_digests(
-        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], conflicts: dict[int, list[Dead]]
-    ) -> set[bytes]:
-        """Which redelivered messages have left a dead letter, or are held, already."""
-        marks = [
-            digest(entry.message.topic, entry.message.payload)
-            for index, entry in enumerate(entries)
-            if entry.message.dup and (entry.dead or entry.held_for or index in conflicts)
-        ]
-        if not marks:
-            return set()
-        rows = await connection.fetch(
-            "select digest from caudal.dead_letter where digest = any($1)"
-            " union select digest from caudal.held_message where digest = any($1)",
-            marks,
-        )
-        return {row["digest"] for row in rows}
-
-    async def _store_ack(self, connection: asyncpg.Connection[Any], entry: Entry, tally: Tally) -> None:
-        if entry.ack is None:
-            return
-        device, ack = entry.ack
-        at = instant(ack.ts_exec) if ack.ts_exec is not None else None
-        new = await connection.fetchval(
-            _ACK, entry.tenant_id, device, ack.cmd_id, ack.ok, at, ack.payload.decode()
-        )
-        tally.stored += bool(new)
-        tally.duplicates += not new
-
-    async def _store_event(self, connection: asyncpg.Connection[Any], entry: Entry, tally: Tally) -> None:
-        if entry.event is None:
-            return
-        device, event = entry.event
-        # Without an id of its own an event is known by what it says: a redelivery then stays one event.
-        mark = event.event_id or "~" + digest(entry.message.topic, entry.message.payload).hex()
-        new = await connection.fetchval(
-            _EVENT, entry.tenant_id, device, mark, event.event_type, instant(event.ts),
-            instant(entry.message.received), event.data.decode() if event.data is not None else None,
-        )  # fmt: skip
-        tally.stored += new is not None
-        tally.duplicates += new is None
-
     async def _write_ledger(
         self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], tallies: dict[int, Tally]
     ) -> tuple[str, int]:
@@ -444,7 +295,7 @@ class Writer:
         ordered = sorted(tallies.items())
         received = [entry.message.received for entry in entries]
         rows = await connection.fetch(
-            _LEDGER,
+            sql.LEDGER,
             self.name,
             instant(min(received)),
             instant(max(received)),
@@ -457,6 +308,19 @@ class Writer:
         return rows[0]["number"], (rows[0]["threshold"] - EPOCH) // timedelta(microseconds=1)
 
 
+def _tally_simple(entries: Sequence[Entry]) -> dict[int, Tally]:
+    """The sums of messages that were samples alone, all stored."""
+    tallies: dict[int, Tally] = {}
+    for tenant, run in groupby(entries, attrgetter("tenant_id")):
+        counts = [entry.count for entry in run]
+        points = sum(counts)
+        tally = tallies.setdefault(tenant, Tally())
+        tally.messages += len(counts)
+        tally.received += points
+        tally.stored += points
+    return tallies
+
+
 def _late_samples(entries: Sequence[Entry], threshold: int) -> Iterator[tuple[int, int]]:
     """(series, ts) of every sample of these entries that lies before `threshold`."""
     for entry in entries:
@@ -464,20 +328,6 @@ def _late_samples(entries: Sequence[Entry], threshold: int) -> Iterator[tuple[in
             series, ts = identity(row)
             if ts < threshold:
                 yield series, ts
-
-
-def _letter(entry: Entry, letter: Dead, mark: bytes) -> tuple[Any, ...]:
-    message = entry.message
-    return (
-        entry.tenant_id, entry.tenant_name, entry.device_name, _storable(message.topic), message.payload,
-        letter.reason, _storable(letter.sentence), _storable(letter.pointer), letter.format or None,
-        instant(message.received), mark, letter.items,
-    )  # fmt: skip
-
-
-def _storable(text: str) -> str:
-    """A text that PostgreSQL takes: a NUL or half a surrogate pair must not cost us the dead letter."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="replace").decode()
 
 
 def _one_row_each(entry: Entry) -> list[Entry]:
