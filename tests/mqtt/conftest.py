@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
+import uvloop
 
 from caudal.mqtt import packets as pk
 from caudal.mqtt.codec import decode, encode
@@ -145,6 +147,11 @@ class RawClient:
 
 Connect = Callable[..., Awaitable[RawClient]]
 MakeEndpoint = Callable[..., Awaitable[Endpoint]]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """The loop that production runs on: its transports pause, flush and close in ways of their own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

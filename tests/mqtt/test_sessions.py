@@ -328,3 +328,34 @@ async def test_authentications_wait_their_turn(make_endpoint: Any, hooks: Any, o
     hooks.gate.set()
     for c in clients:
         assert (await c.receive()).reason == 0
+
+
+async def test_our_last_words_survive_what_the_client_is_still_sending(
+    make_endpoint: Any, sink: Any, client: Any
+) -> None:
+    endpoint = await make_endpoint(max_inflight=3)
+    sink.automatic = False
+    for number in range(20):
+        c = await client(endpoint, 5, client_id=f"c{number}")
+        for packet_id in range(1, 200):  # a reset would throw away the DISCONNECT among these
+            c.send(pk.Publish("a", bytes(1000), 1, packet_id=packet_id))
+            if packet_id % 5 == 0:
+                await asyncio.sleep(0)
+        assert await c.receive() == pk.Disconnect(Reason.RECEIVE_MAXIMUM_EXCEEDED)
+        c.close()
+
+
+async def test_expired_messages_are_not_shown(endpoint: Any, sink: Any, hooks: Any, client: Any) -> None:
+    sink.watching = endpoint
+    watcher = await client(endpoint, 5, **lasting(5, 100, client_id="w"))
+    await subscribed(watcher, "a")
+    watcher.close()
+    await gone(hooks, "w")
+    device = await client(endpoint, 5, client_id="d")
+    for number, seconds in ((1, 5), (2, 50)):
+        props = Properties(message_expiry_interval=seconds)
+        await device.ask(pk.Publish("a", b"%d" % number, 1, packet_id=number, props=props))
+    endpoint.wheel.advance(10)
+    watcher = await client(endpoint, 5, **lasting(5, 100, client_id="w"))
+    message = await watcher.receive()
+    assert (message.payload, message.props.message_expiry_interval) == (b"2", 40)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 P = PacketType
 # Why we do not read from a connection; it is read again when no reason is left.
 PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH = 1, 2, 4, 8
-LINGER = 5  # seconds to flush the last words to a client that does not read
+LINGER = 3  # seconds for our last words to reach a client, and for it to hang up
 
 
 class Connection(PacketStream):
@@ -355,7 +355,8 @@ class Connection(PacketStream):
                 raise protocol_error("session expiry cannot be raised from 0")
             session.expiry = min(expiry, self.endpoint.settings.max_session_expiry)
         self.gone(reason, will=reason != 0)
-        self._close()
+        if self._transport is not None:
+            self._transport.close()
 
     # The end.
 
@@ -389,9 +390,25 @@ class Connection(PacketStream):
             self._transport.abort()
 
     def _close(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.close()
-            self.wheel.add(self, LINGER)
+        """Hangs up so that the client still gets what we said last.
+
+        To close a socket that has unread bytes resets the connection, and a reset may overtake the reason we
+        gave. So we end our half, and read on, unheeding, until the client ends its half or `LINGER` is over.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self.wheel.add(self, LINGER)
+        if not transport.can_write_eof():  # TLS, which ends with a farewell of its own
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the client was faster
+            transport.abort()
+            return
+        if self.paused:
+            transport.resume_reading()
 
     def welcome(self, principal: Principal, session: Session, connect: pk.Connect, keep_alive: int) -> None:
         """Authentication has succeeded: from here on the client is heard."""

@@ -98,7 +98,9 @@ class Delivery:
                 qos = min(message.qos, max(interest.qos for interest in wanted))
                 retain = message.retain and any(interest.retain_as_published for interest in wanted)
                 props = _outgoing_props(wanted, message.props, None)
-                session.offer(Outgoing(message.topic, message.payload, qos, retain, props))
+                expiry = message.props.message_expiry_interval if message.props is not None else None
+                expires = None if expiry is None else self.wheel.now + expiry
+                session.offer(Outgoing(message.topic, message.payload, qos, retain, props, expires))
 
 
 def _by_session(found: Iterable[Interest]) -> dict[Session, list[Interest]]:

@@ -97,7 +97,7 @@ class Endpoint(Delivery):
         for connection in list(self._connections):
             connection.pause(PAUSE_SINK)
 
-    async def close(self, timeout: float = 5.0) -> None:
+    async def close(self, timeout: float = 2.0) -> None:
         """Says goodbye to every client (0x8B) and waits for the sockets. No wills: nobody has gone but us."""
         self.drain()
         self.door.close()

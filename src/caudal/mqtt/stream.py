@@ -119,6 +119,8 @@ class PacketStream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.seen = self.wheel.now
         self.counters.bytes_in += len(data)
+        if self.closed:
+            return  # read only so that our last words are not lost to a reset
         rest = self._rest
         if rest is not None:
             rest += data
