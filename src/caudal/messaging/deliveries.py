@@ -24,10 +24,10 @@ import asyncpg
 import msgspec
 
 from caudal.core import logs
-from caudal.core.eventlog.port import Connection, EventLog, Outgoing
+from caudal.core.eventlog.port import Connection, EventLog, Outgoing, Poison
 from caudal.messaging import delivery_sql as sql
 from caudal.messaging import notify, topics
-from caudal.messaging.lattice import STATUS, State
+from caudal.messaging.lattice import STATE, STATUS, State
 from caudal.messaging.notify import Note, Notifier
 from caudal.messaging.settings import MessagingSettings
 
@@ -231,6 +231,24 @@ class Deliveries:
                 )
         return await self._move(connection, moves)
 
+    async def statuses_in(
+        self, connection: Connection, statuses: Sequence[topics.StatusRecord]
+    ) -> AfterCommit:
+        """Apply statuses that name a message and a channel, within the caller's transaction."""
+        moves = []
+        for status in statuses:
+            at = datetime.fromtimestamp(status.timestamp / 1000, UTC)
+            rows = await connection.fetch(
+                "select id from caudal.delivery where message_id = $1::uuid and channel = $2 order by id",
+                status.message_id, status.connector,
+            )  # fmt: skip
+            if not rows:
+                raise Poison("unknown_message", "No delivery of ours on that channel.", tenant=status.tenant)
+            moves += [
+                _Move(row["id"], None, STATE[status.status], at, "connector", status.reason) for row in rows
+            ]
+        return await self._move(connection, moves)
+
     async def _referred(self, connection: Connection, receipt: Receipt) -> list[_Move]:
         row = await connection.fetchrow(
             "select attempt from caudal.delivery where id = $1 and tenant_id = $2 and channel = $3",
@@ -348,7 +366,7 @@ def _note(row: asyncpg.Record) -> Note:
     }
     if row["reason"]:
         payload["reason"] = row["reason"]
-    return Note(row["tenant_id"], row["sender"], payload)
+    return Note(row["tenant_id"], row["sender"], payload=payload)
 
 
 def _status(row: asyncpg.Record, tenant: str) -> Outgoing:

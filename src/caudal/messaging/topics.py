@@ -44,6 +44,20 @@ def outbound(channel: str) -> str | None:
     return {"whatsapp": WHATSAPP_OUTBOUND, "instagram": INSTAGRAM_OUTBOUND}.get(channel, APPRISE_OUTBOUND)
 
 
+class Event(msgspec.Struct):
+    """What tells the records on `messages` apart; one without a type is a message."""
+
+    event_type: str = MESSAGE_SENT
+
+
+class JoinRecord(msgspec.Struct, kw_only=True):
+    """On `messages`, keyed by conversation_id: somebody joined, and what waits there can go out."""
+
+    conversation_id: str
+    tenant: str
+    event_type: str
+
+
 class MessageRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """On `messages`, keyed by conversation_id; `timestamp` in Unix milliseconds."""
 

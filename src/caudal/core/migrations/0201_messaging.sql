@@ -37,7 +37,8 @@ create table caudal.message (
   file_id uuid,
   idempotency_key text,
   sent_at timestamptz not null,
-  -- Nobody else is in the conversation yet: it goes out when somebody joins.
+  -- When its deliveries were made. Waiting: nobody else was there; it goes out when somebody joins.
+  routed_at timestamptz,
   waiting boolean not null default false,
   status text not null default 'SENT' check (status in ('SENT', 'FAILED', 'DELIVERED', 'READ')),
   reason text,
@@ -149,8 +150,11 @@ create table caudal.notification (
   tenant_id int not null,
   user_id text not null,
   id bigint not null,
-  payload jsonb not null,
+  -- A new message is shown from its row, so that one to a large group is not stored once for each member.
+  message_id uuid,
+  payload jsonb,
   created_at timestamptz not null default clock_timestamp(),
+  check (num_nonnulls(message_id, payload) = 1),
   primary key (tenant_id, user_id, id)
 );
 create index notification_created on caudal.notification using brin (created_at);
@@ -175,19 +179,19 @@ create function caudal.status_rank(status text) returns int language sql immutab
   select array_position(array['SENT', 'FAILED', 'DELIVERED', 'READ'], status) $$;
 
 -- Number the notifications of each person and store them. Call it late in a transaction.
-create function caudal.notify_people(p_tenants int[], p_users text[], p_payloads jsonb[]) returns void
+create function caudal.notify_people(p_tenants int[], p_users text[], p_messages uuid[], p_payloads jsonb[]) returns void
   language plpgsql as $$
 begin
   with item as (
-    select t, u, payload, row_number() over (partition by t, u order by ord) as n, count(*) over (partition by t, u) as size
-    from unnest(p_tenants, p_users, p_payloads) with ordinality i(t, u, payload, ord)
+    select t, u, message, payload, row_number() over (partition by t, u order by ord) as n, count(*) over (partition by t, u) as size
+    from unnest(p_tenants, p_users, p_messages, p_payloads) with ordinality i(t, u, message, payload, ord)
   ), moved as (
     insert into caudal.notification_cursor as c (tenant_id, user_id, last)
       select distinct t, u, size from item order by t, u
       on conflict (tenant_id, user_id) do update set last = c.last + excluded.last
       returning c.tenant_id, c.user_id, c.last
   )
-  insert into caudal.notification(tenant_id, user_id, id, payload)
-    select i.t, i.u, m.last - i.size + i.n, i.payload
+  insert into caudal.notification(tenant_id, user_id, id, message_id, payload)
+    select i.t, i.u, m.last - i.size + i.n, i.message, i.payload
     from item i join moved m on (m.tenant_id, m.user_id) = (i.t, i.u);
 end $$;
