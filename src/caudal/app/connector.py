@@ -10,12 +10,12 @@ import asyncpg
 import msgspec
 
 from caudal.app.api import sealer_of
+from caudal.app.messaging import open_log
 from caudal.app.operations import serve_operations
 from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.eventlog.metrics import LogMetrics
 from caudal.core.eventlog.port import Consumer, EventLog
-from caudal.core.eventlog.postgres import PostgresLog
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.eventlog.worker import LaneWorker
 from caudal.core.lifecycle import Lifecycle
@@ -104,7 +104,7 @@ async def parts(
         url, minimum=2, maximum=most, role=ROLE, name=f"caudal connector {name}"
     )
     life.on_stop("connector pool", pool.close)
-    event_log = await open_log(life, pool, url, log_settings)
+    event_log = await open_log(life, pool, url, log_settings, consume=True)
     await event_log.ensure(
         [*topics.topics(log_settings.log_partitions), *webhooks.topics(log_settings.log_partitions)]
     )
@@ -113,14 +113,6 @@ async def parts(
     deliveries = Deliveries(pool, event_log, notifier, load(MessagingSettings, environ))
     accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
     return ConnectorParts(pool, event_log, accounts, deliveries, metrics, settings)
-
-
-async def open_log(life: Lifecycle, pool: asyncpg.Pool[Any], url: str, settings: LogSettings) -> EventLog:
-    """The log that the settings name, started."""
-    event_log = PostgresLog(pool, url, settings)
-    await event_log.start()
-    life.on_stop("log", event_log.stop)
-    return event_log
 
 
 def _url(environ: Mapping[str, str]) -> str:

@@ -292,6 +292,15 @@ class Deliveries:
 
         return after
 
+    async def read_in(
+        self, connection: Connection, delivery_id: int, read_at: datetime | None
+    ) -> tuple[AfterCommit, datetime]:
+        """Mark a person's own copy as read, within the caller's transaction; the first time counts."""
+        if read_at is not None:
+            return (lambda: None), read_at
+        at = _now()
+        return await self._move(connection, [_Move(delivery_id, None, State.READ, at)]), at
+
     # -- waiting, expiring, sending again
 
     async def release_due(self, *, stuck: bool = False, limit: int = 200) -> int:

@@ -10,13 +10,15 @@ from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
-from caudal.web.api import auth, connectors, device_access, health, people, registry, tenant, webhooks
+from caudal.web.api import auth, connectors, device_access, groups, health, messages, people, registry, tenant, webhooks
 
 MODULES: tuple[ModuleType, ...] = (
     auth,
     connectors,
     device_access,
+    groups,
     health,
+    messages,
     people,
     registry,
     tenant,
