@@ -44,7 +44,9 @@ class Messaging:
                 await asyncio.sleep(0.01)
         return answer
 
-    async def send(self, headers: dict[str, str], conversation: str, content: str = "hello", **more: Any) -> str:
+    async def send(
+        self, headers: dict[str, str], conversation: str, content: str = "hello", **more: Any
+    ) -> str:
         """Send a message that must be accepted; its id."""
         extra = {"Idempotency-Key": more.pop("key")} if "key" in more else {}
         answer = await self.client.post(
@@ -63,7 +65,8 @@ class Messaging:
         """Return once these messages have their deliveries."""
         await self.until(
             lambda: self.admin.fetchval(
-                "select count(*) = $2 from caudal.message where id = any($1::uuid[]) and routed_at is not null",
+                "select count(*) = $2 from caudal.message"
+                " where id = any($1::uuid[]) and routed_at is not null",
                 list(message_ids), len(message_ids),
             )
         )  # fmt: skip

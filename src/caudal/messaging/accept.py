@@ -79,9 +79,9 @@ def check_content(content: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidInput for what cannot be a conversation's id."""
-    if not 1 <= len(name) <= NAME_MAX or "\0" in name or not name.strip():
-        raise InvalidInput("conversation_id must have 1 to 255 characters.")
+    """Raises InvalidInput for what cannot be a conversation's id: it is part of an address."""
+    if not 1 <= len(name) <= NAME_MAX or "\0" in name or "/" in name or not name.strip():
+        raise InvalidInput("conversation_id must have 1 to 255 characters, and no slash.")
 
 
 def address_of(recipient: str) -> str:

@@ -10,7 +10,18 @@ from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
-from caudal.web.api import auth, connectors, device_access, groups, health, messages, people, registry, tenant, webhooks
+from caudal.web.api import (
+    auth,
+    connectors,
+    device_access,
+    groups,
+    health,
+    messages,
+    people,
+    registry,
+    tenant,
+    webhooks,
+)
 
 MODULES: tuple[ModuleType, ...] = (
     auth,

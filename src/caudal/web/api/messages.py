@@ -192,12 +192,12 @@ async def list_deliveries(
     door: Database,
     limit: pages.Limit = 50,
     cursor: pages.Cursor = None,
-    state: FromQuery[State | None] = None,
+    in_state: Annotated[State | None, QueryParameter(name="state", description="Those there alone")] = None,
 ) -> pages.Page[DeliveryView]:
     """The tenant's deliveries to channels outside, the latest first."""
     before = pages.decode(cursor, int)
     async with door.read() as connection:
-        rows = await conversations.deliveries_page(connection, state, before, limit + 1)
+        rows = await conversations.deliveries_page(connection, in_state, before, limit + 1)
     return pages.page(rows, limit, of=lambda row: row, key=lambda row: row.delivery_id)
 
 
