@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from caudal.app.doors import IngestParts, open_endpoint, open_subscriber
 from caudal.core import db, logs
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics, MetricsServer
 from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
 from caudal.core.settings import load
-from caudal.mqtt.endpoint import Endpoint
-from caudal.mqtt.identity import WorkerIdentity
 from caudal.mqtt.ports import ConnectInfo, Principal
-from caudal.mqtt.settings import EndpointSettings, SubscriberSettings
-from caudal.mqtt.subscriber import Subscriber
+from caudal.registry.access import AccessSettings
 from caudal.registry.directory import Directory, DirectorySettings
 from caudal.registry.presence import Presence
-from caudal.telemetry.batch import Batch
 from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import DoorSettings, IngestSettings
@@ -57,6 +52,13 @@ async def build_pipeline(
     life: Lifecycle, url: str, settings: IngestSettings, metrics: Metrics, *, worker: str
 ) -> Pipeline:
     """A running pipeline on the database at `url`; `life` owns its tasks and connections."""
+    return (await build(life, url, settings, metrics, worker=worker)).pipeline
+
+
+async def build(
+    life: Lifecycle, url: str, settings: IngestSettings, metrics: Metrics, *, worker: str
+) -> IngestParts:
+    """A running pipeline and what its doors need."""
     pool = await db.open_pool(url, minimum=1, maximum=4, role=ROLE, name=f"caudal ingest {worker}")
     life.on_stop("ingest pool", pool.close)
     directory = Directory(pool, DirectorySettings(unknown_tenants=settings.unknown_tenants))
@@ -75,10 +77,8 @@ async def build_pipeline(
     ingest_metrics = IngestMetrics(metrics)
     presence = Presence(pool)
 
-    def after_commit(batch: Batch) -> None:
-        presence.hear(batch.heard, batch.gateways)
-
-    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics, writers, after_commit=after_commit)
+    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics, writers)
+    pipeline.on_commit(lambda batch: presence.hear(batch.heard, batch.gateways))
     ingest_metrics.watch(lambda: pipeline.messages)
     life.spawn("presence", presence.run())
     life.spawn(
@@ -89,7 +89,7 @@ async def build_pipeline(
         life.on_stop(f"connection of {writer.name}", writer.close)
         life.spawn(f"writer {writer.name}", pipeline.write_for_ever(writer))
     life.spawn("resolver", pipeline.resolve_for_ever())
-    return pipeline
+    return IngestParts(pipeline, pool, connect)
 
 
 async def start(
@@ -98,6 +98,7 @@ async def start(
     """Start ingest as the environment says."""
     settings = load(IngestSettings, environ)
     doors = load(DoorSettings, environ)
+    access = load(AccessSettings, environ)
     database = load(db.DatabaseSettings, environ)
     if not database.database_url:
         raise SystemExit("DATABASE_URL is not set. `caudal up` brings a database of its own.")
@@ -105,58 +106,15 @@ async def start(
     metrics = Metrics()
     server = MetricsServer.start(metrics, doors.metrics_port, doors.metrics_host)
     life.on_stop("metrics", server.stop)
-    pipeline = await build_pipeline(life, database.database_url, settings, metrics, worker=worker)
+    made = await build(life, database.database_url, settings, metrics, worker=worker)
     endpoints = {"metrics_url": f"http://{doors.metrics_host}:{server.port}/metrics"}
     if doors.mqtt_url:
-        await open_subscriber(life, doors, pipeline)
+        await open_subscriber(life, doors, made, access)
         endpoints["mqtt_url"] = doors.mqtt_url
     else:
-        endpoint = await open_endpoint(life, doors, pipeline)
+        endpoint = await open_endpoint(life, doors, made, access)
         endpoints["mqtt_url"] = f"mqtt://{doors.mqtt_host}:{endpoint.port}"
+        if doors.mqtt_tls_cert:
+            endpoints["mqtts_url"] = f"mqtts://{doors.mqtt_host}:{endpoint.tls_port}"
     await announce(life, environ, endpoints)
     log.info("ingest is ready", **endpoints)
-
-
-async def open_subscriber(life: Lifecycle, doors: DoorSettings, pipeline: Pipeline) -> Subscriber:
-    """Subscribe to the broker that the settings name."""
-    identity = WorkerIdentity(Path(doors.state_dir))
-    topics = doors.mqtt_topics.split(",") if doors.mqtt_topics else TopicTable().filters()
-    subscriber = Subscriber(
-        SubscriberSettings(
-            url=doors.mqtt_url or "", topics=tuple(topic.strip() for topic in topics if topic.strip()),
-            client_id=identity.client_id, group=doors.mqtt_group or None, qos=doors.mqtt_qos,
-        ),
-        pipeline,
-    )  # fmt: skip
-    subscriber.start()
-
-    async def stop() -> None:
-        subscriber.drain()
-        await _drained(pipeline)
-        await subscriber.close()
-        identity.release()
-
-    life.on_stop("subscriber", stop)
-    return subscriber
-
-
-async def open_endpoint(life: Lifecycle, doors: DoorSettings, pipeline: Pipeline) -> Endpoint:
-    """Listen for devices."""
-    endpoint = Endpoint(EndpointSettings(host=doors.mqtt_host, port=doors.mqtt_port), pipeline, OpenHooks())
-    await endpoint.start()
-
-    async def stop() -> None:
-        # What has been read is committed and acknowledged before anybody is sent away.
-        endpoint.drain()
-        await _drained(pipeline)
-        await endpoint.close(2)
-
-    life.on_stop("endpoint", stop)
-    return endpoint
-
-
-async def _drained(pipeline: Pipeline) -> None:
-    try:
-        await asyncio.wait_for(pipeline.drained(), 4)
-    except TimeoutError:
-        log.warning("stopping with messages unacknowledged; their senders still have them")

@@ -73,15 +73,13 @@ class Pipeline:
         settings: IngestSettings,
         metrics: IngestMetrics,
         writers: list[Writer],
-        *,
-        after_commit: Callable[[Batch], None] | None = None,
     ) -> None:
         self._directory = directory
         self._topics = topics
         self._settings = settings
         self._metrics = metrics
         self._writers = writers
-        self._after_commit = after_commit
+        self._after_commit: list[Callable[[Batch], None]] = []
         self._limits = Limits(payload_bytes=settings.ingest_payload_max)
         self._skew = settings.ingest_clock_skew_s * 1_000_000
         self._resume: list[Callable[[], None]] = []
@@ -134,6 +132,10 @@ class Pipeline:
     def forget(self, change: str) -> None:
         """Fetch anew what `change` names (`device:tenant id:name`), without waiting for its notification."""
         self._directory.forget(change)
+
+    def on_commit(self, act: Callable[[Batch], None]) -> None:
+        """Have `act` called with each batch once it is committed and acknowledged. It must not raise."""
+        self._after_commit.append(act)
 
     async def drained(self) -> None:
         """Return once nothing is in flight."""
@@ -502,8 +504,8 @@ class Pipeline:
         self.messages -= len(messages)
         self._metrics.committed(batch, tallies)
         settle(messages)
-        if self._after_commit is not None:
-            self._after_commit(batch)
+        for act in self._after_commit:
+            act(batch)
         if self.messages == 0:
             self._empty.set()
         settings = self._settings

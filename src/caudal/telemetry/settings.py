@@ -52,5 +52,12 @@ class DoorSettings(msgspec.Struct, frozen=True):
     )
     mqtt_host: Annotated[str, setting("Address that our endpoint listens on")] = "127.0.0.1"
     mqtt_port: Annotated[int, setting("Port of our endpoint", ge=0, le=65535)] = 1883
+    mqtt_tls_port: Annotated[int, setting("Port of our endpoint with TLS", ge=0, le=65535)] = 8883
+    mqtt_tls_cert: Annotated[str | None, setting("Our certificate chain, PEM; TLS is served with it")] = None
+    mqtt_tls_key: Annotated[str | None, setting("Its private key, PEM")] = None
+    mqtt_tls_client_ca: Annotated[
+        str | None, setting("Authority that devices' certificates are from, PEM; they are asked for one")
+    ] = None
+    mqtt_ca_file: Annotated[str | None, setting("Authority of the broker at MQTT_URL, PEM")] = None
     metrics_host: Annotated[str, setting("Address of the metrics")] = "127.0.0.1"
     metrics_port: Annotated[int, setting("Port of ingest's metrics", ge=0, le=65535)] = 9100

@@ -1,0 +1,143 @@
+"""Ingest's doors: our own endpoint, or a subscription to a broker; and the way out for commands by each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from caudal.core import logs
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.notifications import listen_for_ever
+from caudal.mqtt.broker import BrokerError
+from caudal.mqtt.endpoint import Endpoint
+from caudal.mqtt.identity import WorkerIdentity
+from caudal.mqtt.settings import EndpointSettings, SubscriberSettings, server_tls
+from caudal.mqtt.subscriber import Subscriber
+from caudal.registry.access import Access, AccessSettings
+from caudal.registry.dispatch import CommandPublisher, Dispatcher
+from caudal.registry.door import DoorHooks
+from caudal.telemetry.batch import Batch
+from caudal.telemetry.pipeline import Pipeline
+from caudal.telemetry.settings import DoorSettings
+from caudal.telemetry.topics import TopicTable
+
+log = logs.get("doors")
+
+
+class IngestParts(msgspec.Struct):
+    """What a door needs of ingest. `connect` opens a connection beside the pool's."""
+
+    pipeline: Pipeline
+    pool: Any
+    connect: Callable[[], Awaitable[asyncpg.Connection[Any]]]
+
+
+class EndpointPublisher:
+    """Commands to devices that are connected to this process."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def publish(self, topic: str, payload: bytes, *, expiry: int) -> bool:
+        """True once a device has acknowledged it."""
+        return 0 in await self._endpoint.publish(topic, payload, expiry=expiry)
+
+
+class BrokerPublisher:
+    """Commands through the broker that we subscribe to."""
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._subscriber = subscriber
+
+    async def publish(self, topic: str, payload: bytes, *, expiry: int) -> bool:
+        """True once the broker has it and knows of somebody to give it to."""
+        try:
+            return await self._subscriber.publish(topic, payload) == 0
+        except BrokerError:
+            return False
+
+
+async def open_endpoint(
+    life: Lifecycle, doors: DoorSettings, made: IngestParts, settings: AccessSettings
+) -> Endpoint:
+    """Listen for devices."""
+    rules = Access()
+    hooks = DoorHooks(
+        made.pool, rules, open_to_all=settings.open(doors.mqtt_host),
+        admin_password=settings.mqtt_admin_password,
+    )  # fmt: skip
+    tls = None
+    if doors.mqtt_tls_cert and doors.mqtt_tls_key:
+        tls = server_tls(
+            doors.mqtt_tls_cert, doors.mqtt_tls_key, client_ca=doors.mqtt_tls_client_ca, required=False
+        )
+    endpoint = Endpoint(
+        EndpointSettings(
+            host=doors.mqtt_host, port=doors.mqtt_port, tls_host=doors.mqtt_host,
+            tls_port=doors.mqtt_tls_port if tls else None,
+        ),
+        made.pipeline, hooks, tls=tls,
+    )  # fmt: skip
+    await endpoint.start()
+
+    async def stop() -> None:
+        # What has been read is committed and acknowledged before anybody is sent away.
+        endpoint.drain()
+        await _drained(made.pipeline)
+        await endpoint.close(2)
+
+    def show(batch: Batch) -> None:
+        endpoint.fan_out(entry.message for entry in batch.entries)
+
+    life.on_stop("endpoint", stop)
+    made.pipeline.on_commit(show)
+    life.spawn(
+        "access listener",
+        listen_for_ever(made.connect, {"caudal_access": hooks.changed}, on_gap=hooks.changed_all),
+    )
+    life.spawn("access watch", hooks.watch(endpoint))
+    _dispatch(life, made, EndpointPublisher(endpoint), rules)
+    return endpoint
+
+
+async def open_subscriber(
+    life: Lifecycle, doors: DoorSettings, made: IngestParts, settings: AccessSettings
+) -> Subscriber:
+    """Subscribe to the broker that the settings name."""
+    identity = WorkerIdentity(Path(doors.state_dir))
+    topics = doors.mqtt_topics.split(",") if doors.mqtt_topics else TopicTable().filters()
+    subscriber = Subscriber(
+        SubscriberSettings(
+            url=doors.mqtt_url or "", topics=tuple(topic.strip() for topic in topics if topic.strip()),
+            client_id=identity.client_id, group=doors.mqtt_group or None, qos=doors.mqtt_qos,
+            ca_file=doors.mqtt_ca_file,
+        ),
+        made.pipeline,
+    )  # fmt: skip
+    subscriber.start()
+
+    async def stop() -> None:
+        subscriber.drain()
+        await _drained(made.pipeline)
+        await subscriber.close()
+        identity.release()
+
+    life.on_stop("subscriber", stop)
+    _dispatch(life, made, BrokerPublisher(subscriber), Access())
+    return subscriber
+
+
+def _dispatch(life: Lifecycle, made: IngestParts, publisher: CommandPublisher, rules: Access) -> None:
+    life.spawn("commands", Dispatcher(made.pool, publisher, rules).run(made.connect))
+
+
+async def _drained(pipeline: Pipeline) -> None:
+    try:
+        await asyncio.wait_for(pipeline.drained(), 4)
+    except TimeoutError:
+        log.warning("stopping with messages unacknowledged; their senders still have them")
