@@ -16,6 +16,7 @@ from caudal.registry.principal import Principal
 from caudal.registry.settings import PeopleSettings
 from caudal.web import openapi
 from caudal.web.api import resources
+from caudal.web.console import pages as console
 from caudal.web.door import Door
 from caudal.web.frame import Frame, TrustedProxies
 from caudal.web.guards import Gate
@@ -68,7 +69,7 @@ def create_app(
     }
     gate = Gate(authenticator, tenant_rate=people.rate_limit_tenant, address_rate=people.rate_limit_address)
     app = Application(
-        route_handlers=resources(set(given)),
+        route_handlers=[*resources(set(given)), *console(set(given))],
         dependencies=dependencies,
         exception_handlers=HANDLERS,
         openapi_config=openapi.config(),

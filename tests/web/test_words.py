@@ -1,0 +1,72 @@
+"""The catalogue: whole, in both languages, and without words for nobody."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+import caudal.web.console
+from caudal.registry.permissions import Role
+from caudal.web.console import view
+from caudal.web.console.filters import SPANS
+from caudal.web.console.locale import LANGUAGES
+from caudal.web.console.words import WORDS
+
+FOLDER = Path(caudal.web.console.__file__).parent
+CODE = [path for path in FOLDER.rglob("*") if path.suffix in {".html", ".py"} and path.parent.name != "words"]
+
+# Keys made of a beginning and one of a set of names: `t('role.' ~ role)`.
+FAMILIES = {
+    "role.": {*Role, "key"},
+    "menu.": {entry.section for entry in view.MENU} | {"tenants", "open"},
+    "language.": set(LANGUAGES),
+    "theme.": set(view.THEMES),
+    "span.": {*SPANS, "days", "hours", "minutes", "seconds"},
+}
+
+
+def used() -> dict[str, set[str]]:
+    """Key or beginning of one -> the files that use it."""
+    found: dict[str, set[str]] = {}
+    for path in CODE:
+        text = path.read_text()
+        for key in re.findall(r"""\bt\(\s*['"]([\w.]+)['"]""", text):
+            found.setdefault(key, set()).add(path.name)
+        # Keys that stand by themselves in code: tables of titles, conditional keys.
+        for key in re.findall(r"""['"]([a-z_]+(?:\.[a-z0-9_]+)+)['"]""", text):
+            if key in WORDS:
+                found.setdefault(key, set()).add(path.name)
+    return found
+
+
+def done_keys() -> set[str]:
+    return {name for path in CODE for name in re.findall(r"""\bdone=["'](\w+)["']""", path.read_text())}
+
+
+def test_every_key_that_is_used_exists() -> None:
+    missing = {}
+    for key, files in used().items():
+        if key.endswith("."):
+            continue
+        if key not in WORDS and not any(key == family.rstrip(".") for family in FAMILIES):
+            missing[key] = files
+    for family, names in {**FAMILIES, "done.": done_keys()}.items():
+        missing.update({family + name: {family} for name in names if family + name not in WORDS})
+    assert missing == {}
+
+
+def test_every_family_is_listed() -> None:
+    families = {key for key in used() if key.endswith(".")}
+    assert families - FAMILIES.keys() - {"done."} == set()
+
+
+@pytest.mark.parametrize("key", sorted(WORDS))
+def test_both_languages_say_the_same(key: str) -> None:
+    texts = WORDS[key]
+    assert len(texts) == len(LANGUAGES)
+    assert all(text.strip() for text in texts)
+    places = [sorted(name for _, name, _, _ in Formatter().parse(text) if name) for text in texts]
+    assert places[0] == places[1], texts
