@@ -98,21 +98,25 @@ async def measure(url: str, times: int) -> dict[str, dict[str, float]]:
     """Time the queries on a filled database."""
     pool = await db.open_pool(url, minimum=1, maximum=2, role="caudal_app")
     rng = random.Random(1)
+
+    def opener() -> Any:
+        return db.tenant_transaction(pool, TENANT, readonly=True)
+
     names = [f"m{n}/valor" for n in range(1, 21)]
     every = [f"m{n}/valor" for n in range(1, METERS + 1)]
     month = (datetime(2025, 6, 1, 3, tzinfo=UTC), datetime(2025, 6, 30, 12, tzinfo=UTC))
 
     async def year(interval: str | None) -> None:
         query = queries.SeriesQuery((rng.choice(names),), END - YEAR, END, interval)
-        answer = await queries.read(pool, TENANT, query)
+        answer = await queries.read(opener, query)
         assert len(answer.series[0].t) > 300
 
     async def month_of_all() -> None:
-        report = await consumption.read(pool, TENANT, every, "month", *month)
+        report = await consumption.read(opener, every, "month", *month)
         assert len(report.series) == METERS
 
     async def view() -> None:
-        async with db.tenant_transaction(pool, TENANT, readonly=True) as connection:
+        async with opener() as connection:
             rows = await connection.fetch(
                 "select * from tds_new_consumo_mensal where mes_referencia = $1", month[0]
             )
@@ -120,10 +124,10 @@ async def measure(url: str, times: int) -> dict[str, dict[str, float]]:
 
     async def day() -> None:
         query = queries.SeriesQuery((rng.choice(names),), END - timedelta(days=1), END)
-        await queries.read(pool, TENANT, query)
+        await queries.read(opener, query)
 
     async def newest() -> None:
-        assert len(await queries.latest(pool, TENANT)) == METERS
+        assert len(await queries.latest(opener)) == METERS
 
     try:
         return {

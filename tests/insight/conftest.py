@@ -11,6 +11,7 @@ import pytest
 
 from caudal.core import db
 from caudal.core.metrics import Metrics
+from caudal.insight.queries import Opener
 from caudal.insight.rollups import Refresher
 from caudal.telemetry import invalidation
 
@@ -65,6 +66,11 @@ class World:
     async def put_threshold(self, at: datetime) -> None:
         """As if the refresher had never got beyond `at`."""
         await self.pool.execute("update caudal.rollup_state set threshold = $1", at)
+
+
+def reads(pool: asyncpg.Pool[Any], tenant: str) -> Opener:
+    """What a route's door gives: read-only transactions of one tenant."""
+    return lambda: db.tenant_transaction(pool, tenant, readonly=True)
 
 
 @pytest.fixture

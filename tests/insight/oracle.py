@@ -54,3 +54,16 @@ def aggregates(points: Points, unit: str, zone: ZoneInfo, start: datetime) -> di
         }
         for at, values in groups.items()
     }  # fmt: skip
+
+
+def states(samples: list[tuple[datetime, str]], edges: list[datetime]) -> list[dict[str, float]]:
+    """Seconds in each state between edges: a state lasts until the next sample, an hour at most."""
+    found: list[dict[str, float]] = [defaultdict(float) for _ in edges[1:]]
+    ordered = sorted(samples)
+    ends = [at for at, _ in ordered[1:]] + [datetime.max.replace(tzinfo=UTC)]
+    for (at, state), end in zip(ordered, ends, strict=True):
+        for place, (low, high) in enumerate(pairwise(edges)):
+            seconds = (min(high, end, at + timedelta(hours=1)) - max(low, at)).total_seconds()
+            if seconds > 0:
+                found[place][state] += seconds
+    return [dict(bucket) for bucket in found]

@@ -16,7 +16,7 @@ from caudal.insight import consumption, queries
 from caudal.insight.queries import SeriesQuery
 
 from . import oracle
-from .conftest import World
+from .conftest import World, reads
 
 HOUR = timedelta(hours=1)
 # Where each zone has something to trip over: clocks that skip or repeat an hour, midnight or half an hour.
@@ -83,7 +83,9 @@ async def test_consumption_is_that_of_an_independent_calculation(
     units: tuple[consumption.Unit, ...] = ("hour", "day", "month")
     totals = {}
     for unit in units:
-        report = await consumption.read(app_pool, name, [str(series)], unit, min(times), max(times) + HOUR)
+        report = await consumption.read(
+            reads(app_pool, name), [str(series)], unit, min(times), max(times) + HOUR
+        )
         found = {b.start: b.total for b in report.series[0].buckets}
         close(found, oracle.consumption(made["points"], made["kind"], unit, zone, report.start))
         totals[unit] = sum(found.values())
@@ -93,7 +95,7 @@ async def test_consumption_is_that_of_an_independent_calculation(
     # A span that begins in the middle takes its first step from the reading before it.
     middle = sorted(times)[len(times) // 2]
     for unit in units:
-        report = await consumption.read(app_pool, name, [str(series)], unit, middle, max(times) + HOUR)
+        report = await consumption.read(reads(app_pool, name), [str(series)], unit, middle, max(times) + HOUR)
         true = oracle.consumption(made["points"], made["kind"], unit, zone, report.start)
         close({b.start: b.total for b in report.series[0].buckets},
               {at: v for at, v in true.items() if at >= report.start})  # fmt: skip
@@ -108,7 +110,7 @@ async def test_aggregates_are_those_of_an_independent_calculation(
     times = [at for at, _ in made["points"]]
     for unit, interval in (("hour", "1h"), ("day", "1d"), ("month", "1mo")):
         answer = await queries.read(
-            app_pool, name,
+            reads(app_pool, name),
             SeriesQuery((str(series),), min(times), max(times) + HOUR, interval,
                         aggregations=queries.AGGREGATIONS),
         )  # fmt: skip
@@ -126,7 +128,7 @@ async def test_a_dial_that_restarts_jitters_and_is_silent(world: World, app_pool
     readings = [100.0, 150.0, 149.95, 150.0, 5.0, 20.0]  # a jitter, then a restart
     await world.numbers(series, [(start + i * HOUR, v) for i, v in enumerate(readings)])
     await world.numbers(series, [(start + 72 * HOUR, 30.0)])
-    report = await consumption.read(app_pool, "a", ["d/v"], "day", start, start + 96 * HOUR)
+    report = await consumption.read(reads(app_pool, "a"), ["d/v"], "day", start, start + 96 * HOUR)
     assert [(b.start.day, round(b.total, 9), b.resets) for b in report.series[0].buckets] == [
         (1, 70.0, 1),
         (4, 10.0, 0),
@@ -137,9 +139,11 @@ async def test_a_gauge_has_neither_consumption_nor_sum(world: World, app_pool: a
     await world.series(await world.tenant("a"))
     start = datetime(2024, 5, 1, tzinfo=UTC)
     with pytest.raises(InvalidInput, match="gauge"):
-        await consumption.read(app_pool, "a", ["d/v"], "day", start, start + HOUR)
+        await consumption.read(reads(app_pool, "a"), ["d/v"], "day", start, start + HOUR)
     with pytest.raises(InvalidInput, match="gauge"):
-        await queries.read(app_pool, "a", SeriesQuery(("d/v",), start, start + HOUR, aggregations=("sum",)))
+        await queries.read(
+            reads(app_pool, "a"), SeriesQuery(("d/v",), start, start + HOUR, aggregations=("sum",))
+        )
 
 
 async def test_only_usable_numbers_are_in_numeric_aggregates(world: World, app_pool: asyncpg.Pool) -> None:
@@ -155,7 +159,9 @@ async def test_only_usable_numbers_are_in_numeric_aggregates(world: World, app_p
         else:
             await world.store((series, start + i * timedelta(minutes=1), *row) for i, row in enumerate(rows))
         for interval in ("10s", "1m", "1h", "1d"):
-            answer = await queries.read(app_pool, "a", SeriesQuery(("d/v",), start, start + HOUR, interval))
+            answer = await queries.read(
+                reads(app_pool, "a"), SeriesQuery(("d/v",), start, start + HOUR, interval)
+            )
             values = answer.series[0].values
             assert min(v for v in values["min"] if v is not None) == 1
             assert max(v for v in values["max"] if v is not None) == 3

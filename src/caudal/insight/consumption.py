@@ -16,7 +16,6 @@ from typing import Any, Literal
 import asyncpg
 import msgspec
 
-from caudal.core import db
 from caudal.core.errors import InvalidInput, TooLarge
 from caudal.insight import intervals, queries
 
@@ -54,15 +53,14 @@ class Report(msgspec.Struct, frozen=True):
 
 
 async def read(
-    pool: asyncpg.Pool[Any], tenant: str, series: Sequence[str], unit: Unit, start: datetime, end: datetime
+    open_read: queries.Opener, series: Sequence[str], unit: Unit, start: datetime, end: datetime
 ) -> Report:
     """Consumption of `series` (ids or device/point) in the buckets that touch [start, end).
 
     Raises InvalidInput for a gauge or a state, NotFound, TooLarge.
     """
     queries.check_span(start, end)
-    async with db.tenant_transaction(pool, tenant, readonly=True) as connection:
-        await connection.execute(f"set local statement_timeout = '{queries.TIMEOUT}'")
+    async with queries.limited(open_read) as connection:
         infos = await queries.resolve(connection, series, limit=MAX_SERIES)
         for info in infos:
             if info.kind not in ("counter", "delta"):

@@ -6,7 +6,8 @@ Everything is read as the role `caudal_app`, through functions that answer for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,7 +16,6 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import msgspec
 
-from caudal.core import db
 from caudal.core.errors import InvalidInput, NotFound, TooLarge
 from caudal.insight import intervals
 
@@ -33,6 +33,21 @@ from caudal.series r
 join caudal.device d on d.id = r.device_id
 left join caudal.site s on s.id = d.site_id
 """
+
+
+Opener = Callable[[], AbstractAsyncContextManager[Any]]
+"""Opens a read-only transaction for one tenant, as `Door.read` does."""
+
+
+@asynccontextmanager
+async def limited(open_read: Opener) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A transaction whose statements end after TIMEOUT. Raises TooLarge when one did."""
+    async with open_read() as connection:
+        await connection.execute(f"set local statement_timeout = '{TIMEOUT}'")
+        try:
+            yield connection
+        except asyncpg.QueryCanceledError as error:
+            raise TooLarge("That took longer than 15 s; narrow the span or widen the interval.") from error
 
 
 class SeriesInfo(msgspec.Struct, frozen=True):
@@ -160,7 +175,7 @@ def check_span(start: datetime, end: datetime) -> None:
         raise InvalidInput("from, to: the span reaches beyond 1971 to 2200.")
 
 
-async def read(pool: asyncpg.Pool[Any], tenant: str, query: SeriesQuery) -> Answer:
+async def read(open_read: Opener, query: SeriesQuery) -> Answer:
     """Read what `query` asks for. Raises InvalidInput, NotFound, TooLarge."""
     check_span(query.start, query.end)
     if not 1 <= query.pixels <= MAX_BUCKETS:
@@ -169,16 +184,12 @@ async def read(pool: asyncpg.Pool[Any], tenant: str, query: SeriesQuery) -> Answ
         raise InvalidInput(f"limit: between 1 and {MAX_POINTS}.")
     if unknown := set(query.aggregations) - set(AGGREGATIONS):
         raise InvalidInput(f"agg: {', '.join(sorted(unknown))} is none of {', '.join(AGGREGATIONS)}.")
-    async with db.tenant_transaction(pool, tenant, readonly=True) as connection:
-        await connection.execute(f"set local statement_timeout = '{TIMEOUT}'")
+    async with limited(open_read) as connection:
         infos = await resolve(connection, query.series)
         own = await account_zone(connection)
-        try:
-            if query.interval == "raw":
-                return await _raw(connection, query, infos, query.zone or own)
-            return await _aggregated(connection, query, infos, own)
-        except asyncpg.QueryCanceledError as error:
-            raise TooLarge("That took longer than 15 s; narrow the span or widen the interval.") from error
+        if query.interval == "raw":
+            return await _raw(connection, query, infos, query.zone or own)
+        return await _aggregated(connection, query, infos, own)
 
 
 async def _raw(
@@ -296,13 +307,12 @@ def gaps_in(t: Sequence[int], step: float) -> list[int]:
     return [place for place, spacing in enumerate(spacings, 1) if spacing > limit]
 
 
-async def latest(pool: asyncpg.Pool[Any], tenant: str, site: str | None = None) -> list[dict[str, Any]]:
+async def latest(open_read: Opener, site: str | None = None) -> list[dict[str, Any]]:
     """The newest sample of every point of a site (of the whole account without one), with what it belongs to.
 
     `age` is in seconds at the database's clock, negative where a device's clock is ahead.
     """
-    async with db.tenant_transaction(pool, tenant, readonly=True) as connection:
-        await connection.execute(f"set local statement_timeout = '{TIMEOUT}'")
+    async with limited(open_read) as connection:
         if site is not None and not await connection.fetchval(
             "select exists (select from caudal.site where name = $1)", site
         ):

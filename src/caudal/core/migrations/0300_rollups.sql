@@ -121,14 +121,14 @@ create function caudal.fold_samples(p_series int, p_lo timestamptz, p_hi timesta
       select case when place <= 32 then state else '*' end as name, sum(seconds) as seconds
       from (
         select state, sum(seconds) as seconds, row_number() over (order by sum(seconds) desc, state) as place
-        from (
-          select coalesce(v_bool::text, left(v_text, 64)) as state,
-                 extract(epoch from least(lead(ts) over (order by ts) - ts, caudal.state_hold()))::float8 as seconds
+        from (select state, extract(epoch from least(until - ts, caudal.state_hold()))::float8 as seconds from (
+          select coalesce(v_bool::text, left(v_text, 64)) as state, lead(ts) over (order by ts) as until, ts
           from caudal.sample
           where series = p_series and ts >= greatest(b.bucket, p_lo) and ts < least(b.bucket + p_step, p_hi)
             and qual < 2 and coalesce(v_bool::text, v_text) is not null
         ) spans
-        where seconds is not null group by state
+        where until is not null) timed
+        group by state
       ) ranked
       group by 1
     ) named
@@ -147,6 +147,16 @@ create function caudal.stale_hours(p_ids int[], p_lo timestamptz, p_hi timestamp
     and to_timestamp(u.h * 3600.0) < (select threshold from caudal.rollup_state)
 $$;
 
+-- Runs of consecutive hours: what is read in one go costs a fraction of the same hour by hour.
+create function caudal.runs(p_ids int[], p_hours timestamptz[])
+  returns table(series int, lo timestamptz, hi timestamptz) language sql immutable as $$
+  select series, min(hour), max(hour) + interval '1 hour'
+  from (select u.series, u.hour,
+               u.hour - row_number() over (partition by u.series order by u.hour) * interval '1 hour' as island
+        from unnest(p_ids, p_hours) u(series, hour)) islands
+  group by series, island
+$$;
+
 -- Exact hours of these series in [p_lo, p_hi), both at full hours.
 create function caudal.hours_of(p_ids int[], p_lo timestamptz, p_hi timestamptz)
   returns setof caudal.rollup_hour language plpgsql stable as $$
@@ -163,8 +173,8 @@ begin
     return query select r.* from caudal.rollup_hour r
       left join unnest(marked, marks) m(series, hour) on m.series = r.series and m.hour = r.bucket
       where r.series = any(p_ids) and r.bucket >= p_lo and r.bucket < least(p_hi, edge) and m.series is null;
-    return query select f.* from unnest(marked, marks) m(series, hour)
-      cross join lateral caudal.fold_samples(m.series, m.hour, m.hour + interval '1 hour', interval '1 hour') f;
+    return query select f.* from caudal.runs(marked, marks) m
+      cross join lateral caudal.fold_samples(m.series, m.lo, m.hi, interval '1 hour') f;
   end if;
   if p_hi > edge then
     return query select f.* from unnest(p_ids) i(id)
@@ -269,6 +279,17 @@ begin
     where a.day between p_lo and p_hi;
 end $$;
 
+-- Runs of consecutive days; series with the same run go together.
+create function caudal.day_runs(p_ids int[], p_days date[]) returns table(ids int[], lo date, hi date)
+  language sql immutable as $$
+  select array_agg(series), lo, hi from (
+    select series, min(day) as lo, max(day) as hi
+    from (select u.series, u.day, u.day - (row_number() over (partition by u.series order by u.day))::int as island
+          from unnest(p_ids, p_days) u(series, day)) islands
+    group by series, island) runs
+  group by lo, hi
+$$;
+
 -- Exact local days [p_lo, p_hi] of these series, all of one zone.
 create function caudal.days_of(p_ids int[], p_zone text, p_lo date, p_hi date)
   returns setof caudal.rollup_day language plpgsql stable as $$
@@ -291,9 +312,8 @@ begin
     return query select r.* from caudal.rollup_day r
       left join unnest(marked, marks) m(series, day) on m.series = r.series and m.day = r.bucket
       where r.series = any(p_ids) and r.bucket >= p_lo and r.bucket <= p_hi and r.bucket < edge and m.series is null;
-    return query select f.* from (select m.day, array_agg(m.series) as ids from unnest(marked, marks) m(series, day)
-                                  group by m.day) g
-      cross join lateral caudal.merge_days(g.ids, p_zone, g.day, g.day) f;
+    return query select f.* from caudal.day_runs(marked, marks) g
+      cross join lateral caudal.merge_days(g.ids, p_zone, g.lo, g.hi) f;
   end if;
   if p_hi >= edge then
     return query select f.* from caudal.merge_days(p_ids, p_zone, greatest(p_lo, edge), p_hi) f;
@@ -356,12 +376,8 @@ begin
     -- Read after the marks are gone, so that whatever commits from here on leaves a new one.
     delete from caudal.rollup_hour r using unnest(ids, hrs) p(series, hour) where r.series = p.series and r.bucket = p.hour;
     insert into caudal.rollup_hour
-      select f.* from (
-        select series, min(hour) as lo, max(hour) + interval '1 hour' as hi
-        from (select p.series, p.hour, p.hour - row_number() over (partition by p.series order by p.hour) * interval '1 hour' as island
-              from unnest(ids, hrs) p(series, hour)) islands
-        group by series, island order by series, min(hour)
-      ) i cross join lateral caudal.fold_samples(i.series, i.lo, i.hi, interval '1 hour') f;
+      select f.* from (select * from caudal.runs(ids, hrs) order by series, lo) i
+      cross join lateral caudal.fold_samples(i.series, i.lo, i.hi, interval '1 hour') f;
     delete from caudal.rollup_minute r using unnest(ids, hrs) p(series, hour)
       where r.series = p.series and r.bucket >= p.hour and r.bucket < p.hour + interval '1 hour';
     insert into caudal.rollup_minute
@@ -386,13 +402,11 @@ begin
       join caudal.series r on r.id = p.series join caudal.tenant t on t.id = r.tenant_id
       cross join lateral (values ((p.hour at time zone t.time_zone)::date),
                                  (((p.hour + interval '59 minutes') at time zone t.time_zone)::date)) d(day)
-    ), run as ( -- runs of days of one series; series with the same run go together
-      select series, zone, min(day) as lo, max(day) as hi
-      from (select series, zone, day, day - (row_number() over (partition by series order by day))::int as island
-            from touched where day < (edge at time zone zone)::date) i
-      group by series, zone, island
+    ), zones as (
+      select zone, array_agg(series) as ids, array_agg(day) as days
+      from touched where day < (edge at time zone zone)::date group by zone
     )
-    select zone, lo, hi, array_agg(series) as ids from run group by zone, lo, hi
+    select z.zone, r.* from zones z cross join lateral caudal.day_runs(z.ids, z.days) r
   loop
     delete from caudal.rollup_day where series = any(span.ids) and bucket between span.lo and span.hi;
     insert into caudal.rollup_day select * from caudal.merge_days(span.ids, span.zone, span.lo, span.hi);

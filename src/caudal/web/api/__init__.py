@@ -19,6 +19,7 @@ from caudal.web.api import (
     messages,
     people,
     registry,
+    series,
     tenant,
     webhooks,
 )
@@ -32,6 +33,7 @@ MODULES: tuple[ModuleType, ...] = (
     messages,
     people,
     registry,
+    series,
     tenant,
     webhooks,
 )

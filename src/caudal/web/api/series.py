@@ -1,0 +1,153 @@
+"""What was measured: series, aggregates, consumption, time in states, latest values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import Response, get
+from litestar.params import QueryParameter
+from litestar.response import Stream
+
+from caudal.core.errors import InvalidInput
+from caudal.insight import consumption, export, queries, states
+from caudal.registry.permissions import Action
+from caudal.web.guards import requires
+from caudal.web.inject import Database
+
+READ = [requires(Action.TELEMETRY_READ)]
+
+Series = Annotated[
+    list[str],
+    QueryParameter(min_items=1, description="Ids, or device/point; repeat it for several at once"),
+]
+From = Annotated[datetime, QueryParameter(name="from", description="First instant, with its offset")]
+To = Annotated[datetime, QueryParameter(name="to", description="The instant after the last")]
+Intervals = Annotated[
+    str | None,
+    QueryParameter(
+        max_length=8,
+        description="`raw`, or 30s, 15m, 1h, 1d, 1mo; left out, `pixels` buckets suffice",
+    ),
+]
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """The newest sample of a point; `age` in seconds, `quality` where it is known."""
+
+    id: int
+    device_id: int
+    device: str
+    device_title: str
+    point: str
+    title: str
+    kind: str
+    unit: str | None
+    site: str | None
+    ts: datetime | None
+    value: float | bool | str | None
+    quality: int | None
+    age: float | None
+
+
+class LatestValues(msgspec.Struct, frozen=True):
+    """Every point of a site, also those that never reported."""
+
+    items: list[Latest]
+
+
+@get("/api/series/data", guards=READ)
+async def data(
+    door: Database,
+    series: Series,
+    start: From,
+    end: To,
+    interval: Intervals = None,
+    pixels: Annotated[int, QueryParameter(ge=1, le=queries.MAX_BUCKETS)] = 1000,
+    agg: Annotated[
+        list[queries.Aggregation] | None,
+        QueryParameter(description="Repeat it; avg, min and max when left out"),
+    ] = None,
+    zone: Annotated[
+        str | None,
+        QueryParameter(max_length=64, description="Where days begin; the account's own when left out"),
+    ] = None,
+    limit: Annotated[
+        int, QueryParameter(ge=1, le=queries.MAX_POINTS, description="Raw samples of each series at most")
+    ] = 20_000,
+    fmt: Annotated[
+        Literal["json", "csv", "arrow", "parquet"],
+        QueryParameter(name="format", description="How to write it"),
+    ] = "json",
+) -> Response[queries.Answer] | Stream:
+    """Samples or aggregates of several points at once.
+
+    With min and max no peak is lost however wide the buckets. In JSON, `notes` says what is not as asked. The
+    other formats hold all of a span, or are refused.
+    """
+    query = queries.SeriesQuery(
+        tuple(series), start, end, interval, pixels,
+        tuple(agg) if agg else ("avg", "min", "max"), zone, limit,
+    )  # fmt: skip
+    if fmt == "json":
+        return Response(await queries.read(door.read, query))
+    if interval == "raw":
+        table = await export.samples(door.read, query)
+    else:
+        answer = await queries.read(door.read, query)
+        table = export.aggregates(answer)
+    return _download(table, fmt, f"series-{start:%Y%m%d}-{end:%Y%m%d}")
+
+
+def _download(table: export.Table, name: str, title: str) -> Stream:
+    chosen = export.FORMATS[name]
+    return Stream(
+        chosen.encode(table),
+        media_type=chosen.media_type,
+        headers={"content-disposition": f'attachment; filename="{title}.{chosen.suffix}"'},
+    )
+
+
+@get("/api/series/consumption", guards=READ)
+async def consumed(
+    door: Database,
+    series: Series,
+    start: From,
+    end: To,
+    unit: Annotated[consumption.Unit, QueryParameter(description="Of the account's own zone")] = "day",
+) -> consumption.Report:
+    """What counters and deltas counted, by hour, day or month of the account's own zone.
+
+    The buckets are whole: those that touch the span asked for.
+    """
+    return await consumption.read(door.read, series, unit, start, end)
+
+
+@get("/api/series/states", guards=READ)
+async def time_in_states(
+    door: Database,
+    series: Series,
+    start: From,
+    end: To,
+    interval: Annotated[str, QueryParameter(max_length=8)] = "1d",
+) -> states.StateAnswer:
+    """Seconds in each state of booleans and texts; what nobody reported for an hour is unknown."""
+    return await states.read(door.read, series, start, end, interval)
+
+
+@get("/api/series/latest", guards=READ)
+async def latest(
+    door: Database,
+    site: Annotated[
+        str | None, QueryParameter(max_length=200, description="Left out: all of the account")
+    ] = None,
+) -> LatestValues:
+    """The newest sample of every point of a site."""
+    if site == "":
+        raise InvalidInput("site: give its name, or leave it out.")
+    found = await queries.latest(door.read, site)
+    return LatestValues([Latest(**item) for item in found])
+
+
+ROUTES = [data, consumed, time_in_states, latest]
