@@ -11,7 +11,9 @@ from caudal.core import logs
 from caudal.core.lifecycle import Lifecycle, run
 
 
-def run_process(start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0) -> int:
+def run_process(
+    start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0, level: str = "info"
+) -> int:
     """Run a process whose parts `start` starts, until it is told to stop; returns the exit status."""
-    logs.configure(level=os.environ.get("LOG_LEVEL", "info"))
+    logs.configure(level=os.environ.get("LOG_LEVEL", level))
     return uvloop.run(run(start, grace=grace))

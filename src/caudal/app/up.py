@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from caudal.core import logs
+from caudal.app.demo import prepare
+from caudal.app.part import Part
+from caudal.core import db, logs
 from caudal.core.errors import CaudalError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.migrate import migrate
 from caudal.core.postgres import EmbeddedPostgres, free_port
 from caudal.core.supervisor import Child, child_environ, keep_alive
+from caudal.registry.tenants import OneTimeSecret, bootstrap, create_demo_people
 
 log = logs.get("up")
 
@@ -32,21 +36,18 @@ class Secrets(msgspec.Struct):
     """What this installation keeps to itself, in a file that only its owner reads."""
 
     mqtt_password: str
-    master_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
+    master_key: str
 
 
-class Part(msgspec.Struct, frozen=True):
-    """A process of the platform: its name, its command line, its ports by variable and usual number."""
-
-    name: str
-    arguments: tuple[str, ...]
-    ports: Mapping[str, int] = msgspec.field(default_factory=dict)
-    environ: Mapping[str, str] = msgspec.field(default_factory=dict)
-
-
-def parts(demo: bool) -> list[Part]:
-    """Everything that runs, in the order it starts."""
-    return [Part("ingest", ("ingest",), {"MQTT_PORT": 1883, "METRICS_PORT": 9100})]
+TELEMETRY = (Part("ingest", ("ingest",), {"MQTT_PORT": 1883, "METRICS_PORT": 9100}),)
+API = (Part("api", ("api",), {"API_PORT": 8080}),)
+# What may start at once, once the API answers.
+REST = (
+    Part("router", ("router",), {"ROUTER_METRICS_PORT": 8082}),
+    Part("connector-whatsapp", ("connector", "run", "whatsapp"), {"WHATSAPP_METRICS_PORT": 8083}),
+    Part("connector-instagram", ("connector", "run", "instagram"), {"INSTAGRAM_METRICS_PORT": 8084}),
+    Part("connector-apprise", ("connector", "run", "apprise"), {"APPRISE_METRICS_PORT": 8086}),
+)
 
 
 class Platform:
@@ -59,6 +60,8 @@ class Platform:
         self._environ = dict(environ)
         self._lock: Any = None
         self.endpoints: dict[str, str] = {}
+        self.owner: OneTimeSecret | None = None
+        """The first owner and their password; after the first start, None."""
 
     def lock(self) -> None:
         """Take the directory for this process. Raises AlreadyUp when another one has it."""
@@ -92,19 +95,40 @@ class Platform:
             UNKNOWN_TENANTS=self._environ.get("UNKNOWN_TENANTS", "register"),
             MQTT_HOST=self._host,
             METRICS_HOST=self._host,
-            MQTT_ADMIN_PASSWORD=kept.mqtt_password,
+            API_HOST=self._host,
+            STATE_DIR=str(self.directory / "state"),
+            MQTT_ADMIN_PASSWORD=self._environ.get("MQTT_ADMIN_PASSWORD", kept.mqtt_password),
             CAUDAL_MASTER_KEY=self._environ.get("CAUDAL_MASTER_KEY", kept.master_key),
         )
         (self.directory / "logs").mkdir(exist_ok=True)
         found: dict[str, str] = {"database_url": database_url}
-        for part in parts(self._demo):
-            say(f"Starting {part.name}")
-            found.update(await self._start_part(life, part, environ))
+        self.owner = await self._first_people(database_url)
+        say("Starting ingest and the API")
+        found.update(await self._start_parts(life, [*TELEMETRY, *API], environ))
+        found["http_url"] = found.pop("api_url")
+        environ["PUBLIC_URL"] = environ.get("PUBLIC_URL") or found["http_url"]
+        rest: Sequence[Part] = REST
+        if self._demo:
+            say("Preparing the demonstration")
+            sandbox, rest = await prepare(REST, environ, found["http_url"], self._host)
+            found.update(await self._start_part(life, sandbox, environ))
+        say(f"Starting {', '.join(part.name for part in rest)}")
+        found.update(await self._start_parts(life, rest, environ))
         if "mqtt_url" in found and "MQTT_URL" not in self._environ:
             found["mqtt_url"] = _with_credentials(found["mqtt_url"], "admin", kept.mqtt_password)
         self.endpoints = found
         _write_private(ready, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         life.on_stop("endpoints.json", _remover(ready))
+
+    async def _first_people(self, database_url: str) -> OneTimeSecret | None:
+        pool = await db.open_pool(database_url, minimum=1, maximum=2, name="caudal up")
+        try:
+            made = await bootstrap(pool)
+            if self._demo:
+                await create_demo_people(pool)
+            return made
+        finally:
+            await pool.close()
 
     async def _start_postgres(self, life: Lifecycle, say: Callable[[str], None]) -> str:
         say("Starting PostgreSQL")
@@ -112,6 +136,17 @@ class Platform:
         life.on_stop("postgres", server.stop)
         await server.start()
         return server.url
+
+    async def _start_parts(
+        self, life: Lifecycle, group: Sequence[Part], environ: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Start several at once; returns all that they announced. When one fails, so does this."""
+        found: dict[str, str] = {}
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(self._start_part(life, part, environ)) for part in group]
+        for task in started:
+            found.update(task.result())
+        return found
 
     async def _start_part(self, life: Lifecycle, part: Part, environ: Mapping[str, str]) -> dict[str, str]:
         ports = {
@@ -131,7 +166,7 @@ class Platform:
         path = self.directory / "secrets.json"
         if path.exists():
             return msgspec.json.decode(path.read_bytes(), type=Secrets)
-        made = Secrets(mqtt_password=secrets.token_urlsafe(18))
+        made = Secrets(mqtt_password=secrets.token_urlsafe(18), master_key=secrets.token_urlsafe(32))
         _write_private(path, msgspec.json.encode(made))
         return made
 

@@ -38,8 +38,15 @@ def command(data: Path, demo: bool, host: str) -> None:
         for name, address in platform.endpoints.items():
             table.add_row(name.replace("_url", "").replace("_", " "), address)
         console.print(table)
+        if platform.owner:
+            console.print(
+                f"Sign in as [bold]{platform.owner.email}[/bold] with [bold]{platform.owner.password}[/bold]"
+                " (shown this once; change it)."
+            )
+        if demo:
+            console.print("Demonstration people: user_a, user_b, user_c with pass_a, pass_b, pass_c.")
         console.print(f"These are in {platform.directory / 'endpoints.json'}. Ctrl-C stops everything.")
 
-    status = run_process(start)
+    status = run_process(start, level="warning")
     console.print("Stopped; the data stays in", str(platform.directory))
     sys.exit(status)

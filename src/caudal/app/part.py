@@ -1,0 +1,16 @@
+"""A process of the platform, as `caudal up` starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A process of the platform: its name, its command line, its ports by variable and usual number."""
+
+    name: str
+    arguments: tuple[str, ...]
+    ports: Mapping[str, int] = msgspec.field(default_factory=dict)
+    environ: Mapping[str, str] = msgspec.field(default_factory=dict)
