@@ -342,26 +342,3 @@ async def test_tls_refuses_strangers(make_endpoint: Any, hooks: Any, authority: 
 
 async def test_nothing_below_tls_1_2(tls: Any) -> None:
     assert tls.minimum_version == ssl.TLSVersion.TLSv1_2
-
-
-async def test_a_renewed_certificate_is_taken_up(make_endpoint: Any, tls: Any, authority: Authority) -> None:
-    endpoint = await make_endpoint(tls=tls, tls_port=0)
-    port = endpoint.tls_port
-    trusting = ssl.create_default_context(cafile=authority.path("ca.pem"))
-
-    async def shown() -> str:
-        _, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
-        )
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.close()
-        name = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(name[0].value)
-
-    assert await shown() == "server"
-    renewed = server_tls(
-        authority.path("pump-1.pem"), authority.path("pump-1.key"), client_ca=None, required=False
-    )
-    await endpoint.renew_tls(renewed)
-    assert endpoint.tls_port == port
-    assert await shown() == "pump-1"

@@ -134,6 +134,8 @@ class Door:
         if self.endpoint.draining:
             connection.pause(PAUSE_SINK)
         connection.resume(PAUSE_AUTH)
+        if not connection.paused:
+            connection.proceed()
 
     def _offer(self, connect: pk.Connect, session: Session, keep_alive: int) -> Properties:
         settings = self.settings

@@ -105,12 +105,12 @@ class PacketStream(asyncio.Protocol):
         """Acknowledges messages of this connection (the `Origin` of them all)."""
         raise NotImplementedError
 
-    def room(self, size: int) -> bool:
-        """May so many more bytes of a packet that comes in several chunks be kept?"""
+    def room(self, need: int) -> bool:
+        """May a packet of that many bytes be collected from several chunks?"""
         return True
 
     def collected(self) -> None:
-        """The packet that came in pieces is whole; what was kept is kept no more."""
+        """A packet that came in pieces is whole; nothing is reserved any more."""
 
     from_server = False  # a broker may mark messages as retained and name subscriptions; a client may not
 
@@ -124,11 +124,7 @@ class PacketStream(asyncio.Protocol):
         rest = self._rest
         if rest is not None:
             rest += data
-            if self.stopped:
-                return
-            if len(rest) < self._need:
-                if not self.room(len(data)):
-                    self.fail(MqttError(Reason.SERVER_BUSY, "too many large packets at once"))
+            if self.stopped or len(rest) < self._need:
                 return
             data = bytes(rest)
             self._rest = None
@@ -251,7 +247,7 @@ class PacketStream(asyncio.Protocol):
         self.counters.packets_in += packets
         if self.stopped or (pos < end and error is None):
             self._rest = bytearray(data[pos:])
-            if not self.stopped and not self.room(end - pos):
+            if self._need > end - pos and not self.room(self._need):
                 error = MqttError(Reason.SERVER_BUSY, "too many large packets at once")
         if batch:
             self.deliver(batch, payloads)

@@ -1,1 +1,0 @@
-"""Certificates of gateways: the authority, who may have one, who had one and lost it."""
