@@ -43,6 +43,7 @@ TELEMETRY = (Part("ingest", ("ingest",), {"MQTT_PORT": 1883, "METRICS_PORT": 910
 API = (Part("api", ("api",), {"API_PORT": 8080}),)
 # What may start at once, once the API answers.
 REST = (
+    Part("upkeep", ("upkeep",), {"UPKEEP_METRICS_PORT": 8087}),
     Part("router", ("router",), {"ROUTER_METRICS_PORT": 8082}),
     Part("connector-whatsapp", ("connector", "run", "whatsapp"), {"WHATSAPP_METRICS_PORT": 8083}),
     Part("connector-instagram", ("connector", "run", "instagram"), {"INSTAGRAM_METRICS_PORT": 8084}),
