@@ -62,6 +62,10 @@ class AccessSettings(msgspec.Struct, frozen=True):
         ),
     ] = "auto"
     mqtt_admin_password: Annotated[str | None, setting("Password of the MQTT user `admin`")] = None
+    mqtt_http_secret: Annotated[
+        str | None,
+        setting("What EMQX shows (`Authorization: Bearer …`) when it asks us; needed beyond loopback"),
+    ] = None
     credential_days: Annotated[
         int, setting("Days after which a device's password is due for rotation", ge=1)
     ] = 90

@@ -42,7 +42,8 @@ class TrustedProxies:
             except ValueError as error:
                 raise SettingsError(f"TRUSTED_PROXIES: {word!r} is no address or network.") from error
 
-    def _trusts(self, text: str) -> bool:
+    def trusts(self, text: str) -> bool:
+        """Whether this address is one of the proxies."""
         try:
             address = ip_address(text)
         except ValueError:
@@ -53,7 +54,7 @@ class TrustedProxies:
         """The client's address: the last hop that is not a trusted proxy."""
         client = scope.get("client")
         peer = str(client[0]) if client else ""
-        if not self._networks or not self._trusts(peer):
+        if not self._networks or not self.trusts(peer):
             return peer
         header = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         for hop in reversed(header.decode("latin-1").split(",")):
@@ -63,7 +64,7 @@ class TrustedProxies:
             except ValueError:
                 break
             peer = hop
-            if not self._trusts(hop):
+            if not self.trusts(hop):
                 break
         return peer
 

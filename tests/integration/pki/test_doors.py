@@ -1,0 +1,295 @@
+"""A device's whole life at a real door: registers, is approved, connects by its certificate, publishes on its
+own topics alone, is revoked, is out. At our endpoint and at Mosquitto, with TLS 1.2 and 1.3."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from caudal.app.doors import IngestParts, open_endpoint
+from caudal.app.ingest import build_pipeline
+from caudal.core import db
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
+from caudal.core.postgres import free_port
+from caudal.registry import credentials, mosquitto
+from caudal.registry.access import Access, AccessSettings
+from caudal.telemetry.settings import DoorSettings, IngestSettings
+
+from .conftest import MAC, OTHER, Client, Field
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+READINGS = (
+    b'{"gateway_mac": "aa:bb:cc:dd:ee:01", "timestamp": "2026-02-18T12:46:36Z",'
+    b' "leituras": [{"dispositivo_codigo": "D01", "valor": 123.45, "unidade": "kWh"}]}'
+)
+OUT_WITHIN = 60.0
+
+
+def topic(mac: str) -> str:
+    return f"tds_new/devices/{mac}/telemetry"
+
+
+async def until(condition: Any, seconds: float = 10.0) -> None:
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def endpoint(field: Field, database_url: str) -> AsyncIterator[Any]:
+    """Our endpoint, which lets in nobody who shows nothing, on the real pipeline."""
+    life = Lifecycle()
+    pipeline = await build_pipeline(
+        life, database_url, IngestSettings(unknown_tenants="register"), Metrics(), worker="t"
+    )
+    pool = await db.open_pool(database_url, minimum=1, maximum=4, role="caudal_ingest")
+    life.on_stop("pool", pool.close)
+
+    async def connect() -> Any:
+        return await asyncpg.connect(database_url, server_settings={"role": "caudal_ingest"})
+
+    doors = DoorSettings(
+        mqtt_port=0, mqtt_tls_port=0, mqtt_tls_cert=str(field.folder / "server.pem"),
+        mqtt_tls_key=str(field.folder / "server.key"), mqtt_tls_client_ca=str(field.folder / "authority.pem"),
+    )  # fmt: skip
+    yield await open_endpoint(
+        life, doors, IngestParts(pipeline, pool, connect), AccessSettings(mqtt_auth="required")
+    )
+    for client in field.clients:
+        await client.close()
+    await life.stop()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_at_our_endpoint(field: Field, endpoint: Any, version: ssl.TLSVersion) -> None:
+    gateway, number = await field.certified(MAC, "gw1")
+    authority = field.folder / "authority.pem"
+    tls = gateway.context(authority, version)
+    # Without a certificate, and with one of nobody's, the door stays shut.
+    plain = ssl.create_default_context(cafile=str(authority))
+    assert not await field.client("x", plain).connect(endpoint.tls_port)
+    assert not await field.client("x", None).connect(endpoint.port)
+
+    client = field.client("gw", tls)
+    assert await client.connect(endpoint.tls_port)
+    assert await client.subscribe(f"tds_new/devices/{MAC}/commands")
+    assert not await client.subscribe(f"tds_new/devices/{OTHER}/commands")
+    assert not await client.subscribe("#")
+    assert await client.publish(topic(MAC), READINGS)
+    stored = await field.api.admin.fetch("select * from public.ts_measure")
+    assert [(row["tenant_id"], row["device_id"], row["v_num"]) for row in stored] == [
+        ("acme", f"{MAC}/D01", 123.45)
+    ]
+    assert not await client.publish(topic(OTHER), READINGS)
+    assert not await client.publish("traksense/acme/s/pump/telem")
+    assert await field.api.admin.fetchval("select count(*) from caudal.dead_letter") == 0
+
+    began = time.monotonic()
+    await field.call("POST", f"/api/certificates/{number}/revoke", json={"reason": "key_compromise"})
+    assert await client.until_lost(OUT_WITHIN)
+    print(f"out of our endpoint {time.monotonic() - began:.2f} s after its revocation")
+    assert not await field.client("again", tls).connect(endpoint.tls_port)
+
+
+async def test_a_stranger_with_a_certificate_of_another_authority(field: Field, endpoint: Any) -> None:
+    await field.certified(MAC, "gw1")
+    # Its own authority, with the very names of ours.
+    key = field.folder / "fake.key"
+    cert = field.folder / "fake.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-subj", f"/O=Caudal/CN={MAC}", "-keyout", str(key), "-out", str(cert), "-days", "1"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(cafile=str(field.folder / "authority.pem"))
+    context.load_cert_chain(cert, key)
+    assert not await field.client("x", context).connect(endpoint.tls_port)
+    # A bootstrap certificate is of our authority, and no gateway's.
+    made = await field.call("POST", "/api/bootstrap-certificates", 201, json={"label": "b"})
+    cert.write_text(made["certificate_pem"])
+    key.write_text(made["key_pem"])
+    context = ssl.create_default_context(cafile=str(field.folder / "authority.pem"))
+    context.load_cert_chain(cert, key)
+    assert not await field.client("y", context).connect(endpoint.tls_port)
+
+
+async def test_passwords_at_our_endpoint(field: Field, endpoint: Any) -> None:
+    api = field.api
+    device = (await field.call("POST", "/api/devices", 201, json={"name": "pump"}))["id"]
+    async with api.admin.acquire() as c, c.transaction():
+        await c.execute("select set_config('app.tenant_id', 'acme', true)")
+        issued = await credentials.issue(c, "device", device, AccessSettings())
+    client = field.client("pump", None, issued.username, issued.password)
+    assert await client.connect(endpoint.port)
+    assert await client.publish("traksense/acme/s/pump/telem", b'{"schema":"v1","points":[]}')
+    assert not await client.publish("traksense/acme/s/other/telem")
+    assert not await client.publish("traksense/rival/s/pump/telem")
+    assert await client.subscribe("traksense/acme/s/pump/cmd")
+    assert not await client.subscribe("traksense/acme/s/other/cmd")
+    await field.call("PATCH", f"/api/devices/{device}", json={"display_name": "The pump"})
+    await api.admin.execute("update caudal.credential set revoked_at = now()")
+    assert await client.until_lost(OUT_WITHIN)
+    assert not await field.client("pump", None, issued.username, issued.password).connect(endpoint.port)
+
+
+class Mosquitto:
+    """The real broker, on the files that we write."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.folder = folder / "mosquitto"
+        self.folder.mkdir()
+        self.tls_port, self.port = free_port(), free_port()
+        self.pid_file = self.folder / "pid"
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self, authority: Path, server: Path, key: Path) -> None:
+        rules = f"acl_file {self.folder}/acl\nallow_anonymous false\n"
+        (self.folder / "conf").write_text(
+            "user root\nper_listener_settings true\nlog_dest stderr\n"
+            f"pid_file {self.pid_file}\n"
+            f"listener {self.tls_port} 127.0.0.1\ncafile {authority}\ncertfile {server}\nkeyfile {key}\n"
+            f"crlfile {self.folder}/crl.pem\nrequire_certificate true\nuse_identity_as_username true\n{rules}"
+            f"listener {self.port} 127.0.0.1\npassword_file {self.folder}/passwords\n{rules}"
+        )
+        log = (self.folder / "log").open("wb")
+        self._process = subprocess.Popen([self._program, "-c", str(self.folder / "conf")], stderr=log)
+
+        async def listening() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        await until(listening)
+        # `-d` alone writes the pid file; a supervisor would.
+        self.pid_file.write_text(str(self._process.pid))
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(10)
+
+
+@pytest.fixture
+async def broker(field: Field, database_url: str, require: Any, tmp_path: Path) -> AsyncIterator[Mosquitto]:
+    made = Mosquitto(require("mosquitto"), tmp_path)
+    pool = await db.open_pool(database_url, minimum=1, maximum=2, role="caudal_ingest")
+    mosquitto.write(made.folder, await mosquitto.build(pool, Access(), admin_password="geheim"))
+    keeper = asyncio.create_task(
+        mosquitto.keep_written(
+            pool, lambda: asyncpg.connect(database_url), Access(), made.folder, made.pid_file,
+            admin_password="geheim", pause_seconds=0.1,
+        )
+    )  # fmt: skip
+    await made.start(*(field.folder / name for name in ("authority.pem", "server.pem", "server.key")))
+    yield made
+    for client in field.clients:
+        await client.close()
+    keeper.cancel()
+    await asyncio.wait([keeper])
+    await pool.close()
+    made.stop()
+
+
+async def connected(field: Field, port: int, *args: Any) -> Client:
+    """A client once the broker has taken up the files that know it."""
+    found: list[Client] = []
+
+    async def attempt() -> bool:
+        client = field.client(*args)
+        if await client.connect(port):
+            found.append(client)
+            return True
+        return False
+
+    await until(attempt, 15)
+    return found[0]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_at_mosquitto(field: Field, broker: Mosquitto, version: ssl.TLSVersion) -> None:
+    watcher = await connected(field, broker.port, "watch", None, "admin", "geheim")
+    assert await watcher.subscribe("#")
+    gateway, number = await field.certified(MAC, "gw1")
+    other, _ = await field.certified(OTHER, "gw2")
+    tls = gateway.context(field.folder / "authority.pem", version)
+    client = await connected(field, broker.tls_port, "gw", tls)
+
+    async def may() -> bool:
+        return await client.publish(topic(MAC), READINGS)
+
+    await until(may)
+    assert not await client.publish(topic(OTHER), b"not mine")
+    assert not await client.publish("traksense/acme/s/pump/telem", b"not mine")
+    # Mosquitto grants any subscription and checks each message on its way out.
+    for mac in (OTHER, MAC):
+        await client.subscribe(f"tds_new/devices/{mac}/commands")
+        assert await watcher.publish(f"tds_new/devices/{mac}/commands", mac.encode())
+    bystander = await connected(
+        field, broker.tls_port, "gw2", other.context(field.folder / "authority.pem", version)
+    )
+    assert await bystander.publish(topic(OTHER), b"mine")
+
+    async def seen() -> bool:
+        return (topic(OTHER), b"mine") in watcher.messages
+
+    await until(seen)
+    assert client.messages == [(f"tds_new/devices/{MAC}/commands", MAC.encode())]
+    assert (topic(MAC), READINGS) in watcher.messages
+    assert b"not mine" not in [payload for _, payload in watcher.messages]
+
+    began = time.monotonic()
+    await field.call("POST", f"/api/certificates/{number}/revoke", json={"reason": "key_compromise"})
+
+    async def out() -> bool:
+        return client.lost.is_set() or not await client.publish(topic(MAC), b"after")
+
+    await until(out, OUT_WITHIN)
+    print(f"silenced at Mosquitto {time.monotonic() - began:.2f} s after its revocation")
+    assert not await field.client("gw", tls).connect(broker.tls_port)
+    # Nobody else was touched.
+    assert await bystander.publish(topic(OTHER), b"still here")
+
+
+async def test_passwords_at_mosquitto(field: Field, broker: Mosquitto) -> None:
+    device = (await field.call("POST", "/api/devices", 201, json={"name": "pump one"}))["id"]
+    async with field.api.admin.acquire() as c, c.transaction():
+        issued = await credentials.issue(c, "device", device, AccessSettings())
+        backend = await credentials.add_user(c, "backend", "backend")
+        dashboard = await credentials.add_user(c, "panel", "dashboard")
+    reader = await connected(field, broker.port, "b", None, "backend", backend)
+    panel = await connected(field, broker.port, "p", None, "panel", dashboard)
+    client = await connected(field, broker.port, "d", None, issued.mosquitto_username, issued.password)
+    assert not await field.client("d2", None, issued.mosquitto_username, "wrong").connect(broker.port)
+    for each in (reader, panel):
+        assert await each.subscribe("traksense/+/+/+/telem")
+    await client.subscribe("traksense/acme/s/pump one/cmd")
+    assert await client.publish("traksense/acme/s/pump one/telem", b"own")
+    assert not await client.publish("traksense/acme/s/other/telem", b"foreign")
+    assert not await client.publish("traksense/acme/s/pump one/cmd", b"foreign")
+    assert not await panel.publish("traksense/acme/s/pump one/cmd", b"foreign")
+    assert await reader.publish("traksense/acme/s/pump one/cmd", b"command")
+
+    async def arrived() -> bool:
+        return all(
+            (len(x.messages), x.messages[0][1]) == (1, b"own") for x in (reader, panel) if x.messages
+        ) and (bool(client.messages) and bool(reader.messages) and bool(panel.messages))
+
+    await until(arrived)
+    assert client.messages == [("traksense/acme/s/pump one/cmd", b"command")]
