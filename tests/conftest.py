@@ -204,3 +204,18 @@ async def unstarted_api(database_url: str, pool: asyncpg.Pool[Any]) -> AsyncIter
 async def running_api(unstarted_api: Api) -> Api:
     """The API, serving what needs no services of other domains."""
     return await unstarted_api.start()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(require: Callable[[str], str]) -> Iterator[Any]:
+    """A real Kafka broker for the run; its jars are fetched from Maven Central once."""
+    from tests.kafka.broker import Broker, fetch
+
+    java, maven = require("java"), require("mvn")
+    fetch(maven)
+    broker = Broker(java)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.remove()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from string import Formatter
+from typing import get_args, get_type_hints
 
 import pytest
 
 import caudal.web.console
+from caudal.registry import commands, credentials
 from caudal.registry.permissions import Role
-from caudal.web.console import view
+from caudal.web.console import devices, gateways, history, points, view
 from caudal.web.console.filters import SPANS
 from caudal.web.console.locale import LANGUAGES
 from caudal.web.console.words import WORDS
@@ -24,7 +26,14 @@ FAMILIES = {
     "menu.": {entry.section for entry in view.MENU} | {"tenants", "open"},
     "language.": set(LANGUAGES),
     "theme.": set(view.THEMES),
-    "span.": {*SPANS, "days", "hours", "minutes", "seconds"},
+    "span.": {*SPANS, *history.SPANS, "days", "hours", "minutes", "seconds"},
+    "presence.": set(gateways.STATES),
+    "device_status.": set(devices.STATUSES),
+    "device_kind.": set(devices.KINDS),
+    "device_mode.": set(devices.MODES),
+    "point_kind.": set(points.KINDS),
+    "command.": set(get_args(commands.State)),
+    "credential.": set(get_args(get_type_hints(credentials.Credential)["state"])),
 }
 
 

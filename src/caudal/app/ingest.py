@@ -56,10 +56,11 @@ async def build_pipeline(
 
 
 async def build(
-    life: Lifecycle, url: str, settings: IngestSettings, metrics: Metrics, *, worker: str
+    life: Lifecycle, url: str, settings: IngestSettings, metrics: Metrics, *, worker: str, pool_max: int = 8
 ) -> IngestParts:
-    """A running pipeline and what its doors need."""
-    pool = await db.open_pool(url, minimum=1, maximum=4, role=ROLE, name=f"caudal ingest {worker}")
+    """A running pipeline and what its doors need. `pool_max` connections in all, the writers' included."""
+    most = max(2, pool_max - settings.ingest_writers)
+    pool = await db.open_pool(url, minimum=1, maximum=most, role=ROLE, name=f"caudal ingest {worker}")
     life.on_stop("ingest pool", pool.close)
     directory = Directory(pool, DirectorySettings(unknown_tenants=settings.unknown_tenants))
 
@@ -106,7 +107,9 @@ async def start(
     metrics = Metrics()
     server = MetricsServer.start(metrics, doors.metrics_port, doors.metrics_host)
     life.on_stop("metrics", server.stop)
-    made = await build(life, database.database_url, settings, metrics, worker=worker)
+    made = await build(
+        life, database.database_url, settings, metrics, worker=worker, pool_max=database.db_pool_max
+    )
     endpoints = {"metrics_url": f"http://{doors.metrics_host}:{server.port}/metrics"}
     if doors.mqtt_url:
         await open_subscriber(life, doors, made, access)

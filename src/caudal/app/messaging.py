@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from caudal.core import db
-from caudal.core.errors import SettingsError
 from caudal.core.eventlog.port import EventLog
 from caudal.core.eventlog.postgres import PostgresLog
 from caudal.core.eventlog.settings import LogSettings
@@ -38,9 +37,14 @@ async def open_log(
     `consume` is false for a process that only publishes: it then needs neither Kafka nor a connection that
     listens, because publishing writes to PostgreSQL with either log.
     """
+    log: EventLog
     if settings.log == "kafka" and consume:
-        raise SettingsError("LOG=kafka is not there yet.")
-    log = PostgresLog(pool, url, settings, listen=consume)
+        # Its client is a large library that a PostgreSQL installation never loads.
+        from caudal.core.eventlog.kafka import KafkaLog
+
+        log = KafkaLog(pool, url, settings)
+    else:
+        log = PostgresLog(pool, url, settings, listen=consume)
     await log.start()
     life.on_stop("log", log.stop)
     await log.ensure(topics.topics(settings.log_partitions))

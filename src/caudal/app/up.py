@@ -43,11 +43,16 @@ TELEMETRY = (Part("ingest", ("ingest",), {"MQTT_PORT": 1883, "METRICS_PORT": 910
 API = (Part("api", ("api",), {"API_PORT": 8080}),)
 # What may start at once, once the API answers.
 REST = (
-    Part("upkeep", ("upkeep",), {"UPKEEP_METRICS_PORT": 8087}),
-    Part("router", ("router",), {"ROUTER_METRICS_PORT": 8082}),
-    Part("connector-whatsapp", ("connector", "run", "whatsapp"), {"WHATSAPP_METRICS_PORT": 8083}),
-    Part("connector-instagram", ("connector", "run", "instagram"), {"INSTAGRAM_METRICS_PORT": 8084}),
-    Part("connector-apprise", ("connector", "run", "apprise"), {"APPRISE_METRICS_PORT": 8086}),
+    Part(
+        "workers",
+        ("workers",),
+        {
+            "ROUTER_METRICS_PORT": 8082,
+            "WHATSAPP_METRICS_PORT": 8083,
+            "INSTAGRAM_METRICS_PORT": 8084,
+            "APPRISE_METRICS_PORT": 8086,
+        },
+    ),
 )
 
 
@@ -143,10 +148,8 @@ class Platform:
     ) -> dict[str, str]:
         """Start several at once; returns all that they announced. When one fails, so does this."""
         found: dict[str, str] = {}
-        async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(self._start_part(life, part, environ)) for part in group]
-        for task in started:
-            found.update(task.result())
+        for endpoints in await asyncio.gather(*(self._start_part(life, part, environ) for part in group)):
+            found.update(endpoints)
         return found
 
     async def _start_part(self, life: Lifecycle, part: Part, environ: Mapping[str, str]) -> dict[str, str]:

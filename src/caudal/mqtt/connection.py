@@ -112,10 +112,11 @@ class Connection(PacketStream):
     def pause(self, why: int) -> None:
         before = self.paused
         self.paused |= why
-        if before or self.closed or self._transport is None:
+        if self.closed or self._transport is None:
             return
-        self._transport.pause_reading()
-        if why != PAUSE_AUTH:
+        if not before:
+            self._transport.pause_reading()
+        if why != PAUSE_AUTH and not before & ~PAUSE_AUTH:
             self.counters.paused += 1
             self.counters.pauses += 1
             if self.keep_alive:
@@ -124,14 +125,16 @@ class Connection(PacketStream):
     def resume(self, why: int) -> None:
         before = self.paused
         self.paused &= ~why
-        if not before or self.paused or self.closed or self._transport is None:
+        if self.closed or self._transport is None:
             return
-        self._transport.resume_reading()
-        if why != PAUSE_AUTH:
+        if before & ~PAUSE_AUTH and not self.paused & ~PAUSE_AUTH:
             self.counters.paused -= 1
-            self._expect()
-            if self.stopped:
-                self.proceed()
+        if before and not self.paused:
+            self._transport.resume_reading()
+            if self.session is not None:
+                self._expect()
+                if self.stopped:
+                    self.proceed()
 
     @property
     def _ping_every(self) -> float:
@@ -226,9 +229,10 @@ class Connection(PacketStream):
             if message.qos == 2 and received:
                 received.pop(message.packet_id, None)
 
-    def room(self, need: int) -> bool:
-        self.collected()
-        return self.endpoint.reserve(self, need)
+    def room(self, size: int) -> bool:
+        self.partial += size
+        self.endpoint.partial += size
+        return self.endpoint.partial <= self.endpoint.settings.max_partial
 
     def collected(self) -> None:
         if self.partial:
@@ -379,6 +383,8 @@ class Connection(PacketStream):
         if self.closed:
             return
         self.closed = True
+        self._rest = None
+        self.collected()
         if self.paused & ~PAUSE_AUTH:
             self.counters.paused -= 1
         if self.session is not None:

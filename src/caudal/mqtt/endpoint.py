@@ -41,7 +41,7 @@ class Endpoint(Delivery):
         self.sink = sink
         self.hooks = hooks
         self.door = Door(self)
-        self.partial = 0  # bytes promised to packets being collected
+        self.partial = 0  # bytes of packets that have not come whole
         self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._ports: list[int] = []
@@ -78,6 +78,17 @@ class Endpoint(Delivery):
         )
         self._servers.append(server)
         self._ports.append(int(server.sockets[0].getsockname()[1]))
+
+    async def renew_tls(self, tls: ssl.SSLContext) -> None:
+        """New TLS connections use `tls` (a renewed certificate, another authority); those there are stay.
+
+        The new listener shares the port with the old one until that is closed (needs `reuse_port`).
+        """
+        old = self._servers[1]
+        await self._listen(self.settings.tls_host, self.tls_port, tls)
+        self._servers[1] = self._servers.pop()
+        self._ports.pop()
+        old.close()
 
     @property
     def port(self) -> int:
@@ -183,10 +194,7 @@ class Endpoint(Delivery):
             self.wheel.add(session, session.expiry)
         else:
             self.end_session(session)
-        try:
-            self.hooks.disconnected(session.principal, session.client_id, time_ns() // 1000, reason)
-        except Exception:  # the books of this connection must be closed whatever the hook does
-            log.exception("mqtt.hook_failed", client_id=session.client_id)
+        self.hooks.disconnected(session.principal, session.client_id, time_ns() // 1000, reason)
 
     def end_session(self, session: Session) -> None:
         """Forgets it; what waited for its client is told so. A will that waits is published now."""
@@ -250,15 +258,6 @@ class Endpoint(Delivery):
             connection = next(iter(self._held))
             self._held_bytes -= self._held.pop(connection)
             connection.resume(PAUSE_SINK)
-
-    def reserve(self, connection: Connection, need: int) -> bool:
-        """Room for a packet of `need` bytes that comes in pieces. Small ones are not counted."""
-        if need > 16_384:
-            if self.partial + need > self.settings.max_partial:
-                return False
-            self.partial += need
-            connection.partial = need
-        return True
 
     # Administration.
 

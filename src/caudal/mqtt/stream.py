@@ -105,12 +105,12 @@ class PacketStream(asyncio.Protocol):
         """Acknowledges messages of this connection (the `Origin` of them all)."""
         raise NotImplementedError
 
-    def room(self, need: int) -> bool:
-        """May a packet of that many bytes be collected from several chunks?"""
+    def room(self, size: int) -> bool:
+        """May so many more bytes of a packet that comes in several chunks be kept?"""
         return True
 
     def collected(self) -> None:
-        """A packet that came in pieces is whole; nothing is reserved any more."""
+        """The packet that came in pieces is whole; what was kept is kept no more."""
 
     from_server = False  # a broker may mark messages as retained and name subscriptions; a client may not
 
@@ -124,7 +124,11 @@ class PacketStream(asyncio.Protocol):
         rest = self._rest
         if rest is not None:
             rest += data
-            if self.stopped or len(rest) < self._need:
+            if self.stopped:
+                return
+            if len(rest) < self._need:
+                if not self.room(len(data)):
+                    self.fail(MqttError(Reason.SERVER_BUSY, "too many large packets at once"))
                 return
             data = bytes(rest)
             self._rest = None
@@ -247,7 +251,7 @@ class PacketStream(asyncio.Protocol):
         self.counters.packets_in += packets
         if self.stopped or (pos < end and error is None):
             self._rest = bytearray(data[pos:])
-            if self._need > end - pos and not self.room(self._need):
+            if not self.stopped and not self.room(end - pos):
                 error = MqttError(Reason.SERVER_BUSY, "too many large packets at once")
         if batch:
             self.deliver(batch, payloads)

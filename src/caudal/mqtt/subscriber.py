@@ -117,6 +117,9 @@ class Subscriber:
                 error = BrokerError(Reason.SERVER_UNAVAILABLE, f"cannot connect ({failure!r})")
             except BrokerError as failure:
                 error = failure
+            except Exception:
+                log.exception("mqtt.subscriber_failed")  # a bug of ours; what is unacknowledged comes again
+                error = BrokerError(Reason.IMPLEMENTATION_SPECIFIC, "internal error")
             finally:
                 # When cancelled (a clean stop) the connection stays for the acknowledgements under way.
                 self.online.clear()

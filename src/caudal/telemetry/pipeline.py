@@ -172,7 +172,7 @@ class Pipeline:
                 sentence = f"no gateway has the MAC {route.mac}; register it first"
                 self._refuse(message, route, Dead("unknown_device", sentence))
             return
-        tenant, name = route.tenant or self._settings.default_tenant, route.device or ""
+        tenant, name = route.tenant or self._settings.topic_tenant, route.device or ""
         device = directory.device(tenant, name)
         if device is not None:
             self._decode(message, turn, route, device.tenant, device.zone, device, None)

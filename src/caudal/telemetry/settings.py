@@ -33,7 +33,8 @@ class IngestSettings(msgspec.Struct, frozen=True):
     unknown_tenants: Annotated[
         Literal["register", "refuse"], setting("What happens to a tenant nobody made: register or refuse")
     ] = "refuse"
-    default_tenant: Annotated[str, setting("Tenant of topics whose template names none")] = "default"
+    topic_tenant: Annotated[str, setting("Tenant of topics whose template names none")] = "default"
+    dead_letter_days: Annotated[int, setting("Days that dead letters are kept", ge=1)] = 14
 
 
 class DoorSettings(msgspec.Struct, frozen=True):

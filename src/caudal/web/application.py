@@ -74,7 +74,7 @@ def create_app(
         exception_handlers=HANDLERS,
         openapi_config=openapi.config(),
         request_max_body_size=web.http_body_max,
-        state=State({"gate": gate, "web": web}),
+        state=State({"gate": gate, "web": web, "services": frozenset(given)}),
         # Ours are in problems.py; Litestar's would put tracebacks on the standard logger.
         logging_config=None,
         debug=False,

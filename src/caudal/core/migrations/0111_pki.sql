@@ -3,8 +3,8 @@
 create table caudal.authority (
   id int generated always as identity primary key,
   certificate_pem text not null,
-  -- PKCS 8, encrypted with the passphrase in the settings: the database alone signs nothing.
-  key_pem text not null,
+  -- PKCS 8, sealed with the installation's secret: the database alone signs nothing.
+  key_sealed bytea not null,
   created_at timestamptz not null default now()
 );
 
@@ -69,7 +69,7 @@ create unique index registration_mac on caudal.registration (mac) where status <
 create index registration_tenant on caudal.registration (tenant_id, id);
 
 create table caudal.revocation_list (
-  number bigint generated always as identity primary key,
+  number bigint primary key,
   der bytea not null,
   this_update timestamptz not null,
   next_update timestamptz not null

@@ -13,10 +13,30 @@ from typing import Any
 from litestar import Router
 from litestar.di import Provide
 
-from caudal.web.console import entrance, errors, overview, static
+from caudal.web.console import (
+    devices,
+    entrance,
+    errors,
+    gateways,
+    history,
+    issue,
+    overview,
+    points,
+    quarantine,
+    static,
+)
 from caudal.web.console.view import present
 
-MODULES: tuple[ModuleType, ...] = (entrance, overview)
+MODULES: tuple[ModuleType, ...] = (
+    entrance,
+    overview,
+    devices,
+    gateways,
+    points,
+    history,
+    issue,
+    quarantine,
+)
 
 
 def pages(services: Set[str]) -> list[Any]:

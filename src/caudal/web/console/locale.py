@@ -97,6 +97,10 @@ class Locale(msgspec.Struct, frozen=True):
             return "–"
         return f"{self.day(when)}, {when.astimezone(self.zone):%H:%M:%S}"
 
+    def moment(self, iso: str | datetime) -> datetime:
+        """An instant as the registry writes it."""
+        return iso if isinstance(iso, datetime) else datetime.fromisoformat(iso)
+
     def ago(self, when: datetime | None, now: datetime | None = None) -> str:
         """5 min ago; a clock ahead of ours is said to be."""
         if when is None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from caudal.insight import intervals
 from caudal.web.console.filters import Filters, buckets, midnight
 
 # Beyond it a page would take seconds; it says what it left out.
@@ -113,13 +114,19 @@ async def read(connection: Any, filters: Filters, zone: ZoneInfo, measure: str |
         measure = measures[0]
     devices = dict(await connection.fetchrow(_DEVICES, filters.site_id, filters.device_id))
     today = datetime.now(UTC).astimezone(zone).date()
-    per_day = await _readings(connection, found, zone, midnight(today - timedelta(days=1), zone), "day")
+    start = midnight(today - timedelta(days=1), zone)
+    per_day: dict[date, int] = {}
+    for _, at, count in await _readings(
+        connection, found, zone, "day", start, midnight(today + timedelta(days=1), zone)
+    ):
+        day = at.astimezone(zone).date()
+        per_day[day] = per_day.get(day, 0) + int(count)
     edges = buckets(filters, zone)
     if measure == "readings":
-        cells = await _cells(connection, found, zone, filters, readings=True)
+        cells = await _readings(connection, found, zone, filters.unit, filters.start, filters.end)
     else:
         chosen = [one for one in found if one.meter and one.unit == measure.removeprefix("unit:")]
-        cells = await _cells(connection, chosen, zone, filters, readings=False)
+        cells = await _consumed(connection, chosen, zone, filters)
     by_id = {one.id: one for one in found}
     totals: dict[datetime, float] = dict.fromkeys(edges[:-1], 0.0)
     by_device: dict[int, float] = {}
@@ -149,31 +156,27 @@ async def read(connection: Any, filters: Filters, zone: ZoneInfo, measure: str |
 
 
 async def _readings(
-    connection: Any, series: Sequence[Series], zone: ZoneInfo, start: datetime, unit: str
-) -> dict[date, int]:
-    end = midnight(datetime.now(UTC).astimezone(zone).date() + timedelta(days=1), zone)
+    connection: Any, series: Sequence[Series], zone: ZoneInfo, unit: str, start: datetime, end: datetime
+) -> list[tuple[int, datetime, float]]:
+    """(series, start of the bucket, samples in it); of every kind, numbers and states alike."""
+    interval = intervals.parse({"hour": "1h", "day": "1d", "month": "1mo"}[unit])
+    grid = intervals.grid(start, end, interval, zone)
+    level = intervals.level(interval, grid, account_zone=True)
     rows = await connection.fetch(
-        "select day, sum(n)::bigint from caudal.series_consumption($1, $2, $3, $4, $5) group by 1",
-        [one.id for one in series], zone.key, unit, start, end,
+        "select series, at, n from caudal.series_slots($1, $2, $3, $4, $5, $6, $7, false)",
+        [one.id for one in series], level, zone.key, grid.lo, grid.hi, grid.step, grid.edges,
     )  # fmt: skip
-    return {row[0]: row[1] for row in rows}
+    return [(row[0], row[1], float(row[2])) for row in rows]
 
 
-async def _cells(
-    connection: Any, series: Sequence[Series], zone: ZoneInfo, filters: Filters, *, readings: bool
+async def _consumed(
+    connection: Any, series: Sequence[Series], zone: ZoneInfo, filters: Filters
 ) -> list[tuple[int, datetime, float]]:
     rows = await connection.fetch(
-        "select series, day, hour, total, n from caudal.series_consumption($1, $2, $3, $4, $5)",
+        "select series, day, hour, total from caudal.series_consumption($1, $2, $3, $4, $5)",
         [one.id for one in series], zone.key, filters.unit, filters.start, filters.end,
     )  # fmt: skip
-    starts: dict[date, datetime] = {}
-    cells = []
-    for number, day, hour, total, n in rows:
-        start = hour or starts.get(day)
-        if start is None:
-            start = starts[day] = midnight(day, zone)
-        cells.append((number, start, float(n if readings else total or 0)))
-    return cells
+    return [(row[0], row[2] or midnight(row[1], zone), row[3] or 0.0) for row in rows]
 
 
 async def _months(connection: Any, series: Sequence[Series], zone: ZoneInfo, today: date) -> list[Month]:

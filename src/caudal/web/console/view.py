@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from litestar import MediaType, Request, Response
 from caudal.registry.permissions import Action
 from caudal.registry.principal import Principal
 from caudal.web.console import static
+from caudal.web.console.forms import json_of
 from caudal.web.console.locale import LANGUAGES, Locale, chosen
 from caudal.web.inject import Caller, Database
 
@@ -36,9 +38,16 @@ class Entry(msgspec.Struct, frozen=True):
     section: str
     address: str
     action: Action
+    needs: str | None = None
 
 
-MENU: tuple[Entry, ...] = (Entry("overview", "/console/", Action.TELEMETRY_READ),)
+MENU: tuple[Entry, ...] = (
+    Entry("overview", "/console/", Action.TELEMETRY_READ),
+    Entry("devices", "/console/devices", Action.REGISTRY_READ),
+    Entry("gateways", "/console/gateways", Action.REGISTRY_READ),
+    Entry("points", "/console/points", Action.REGISTRY_READ),
+    Entry("quarantine", "/console/quarantine", Action.REGISTRY_READ, "release"),
+)
 
 
 def _environment() -> jinja2.Environment:
@@ -87,6 +96,10 @@ class View:
         """Whether the person may do `action` (its value, as `registry:write`)."""
         return self.principal is not None and Action(action) in self.principal.allowed
 
+    def offers(self, service: str) -> bool:
+        """Whether this process was given that service; what needs it is not shown otherwise."""
+        return service in self.request.app.state.services
+
     def address(self, **changes: object) -> str:
         """The present address with these parameters changed; None takes one away."""
         given = {key: value for key, value in self.request.query_params.items() if key != "done"}
@@ -100,7 +113,8 @@ class View:
         return {
             "view": self, "locale": locale, "t": locale.t, "may": self.may, "principal": self.principal,
             "csrf": (self.principal.csrf or "") if self.principal else "",
-            "menu": [entry for entry in MENU if self.may(entry.action)],
+            "fresh_key": fresh_key, "json_of": json_of,
+            "menu": self.menu(),
             "languages": LANGUAGES, "themes": THEMES, "theme": self.theme,
             "here": self.address(), "done": done if done.isidentifier() else "",
         }  # fmt: skip
@@ -115,10 +129,18 @@ class View:
             html, status_code=status, media_type=MediaType.HTML, headers={**HEADERS, **(headers or {})}
         )
 
+    def menu(self) -> list[Entry]:
+        """What this person may see of what this process offers."""
+        return [
+            entry
+            for entry in MENU
+            if self.may(entry.action) and (entry.needs is None or self.offers(entry.needs))
+        ]
+
     def home(self) -> Response[str]:
         """The first page that this person may see."""
-        for entry in MENU:
-            if self.may(entry.action) and entry.section != "overview":
+        for entry in self.menu():
+            if entry.section != "overview":
                 return self.go(entry.address)
         return self.page("nothing_yet.html", section="overview")
 
@@ -129,6 +151,11 @@ class View:
         if self.htmx:
             return Response("", headers={**HEADERS, "hx-redirect": address})
         return Response("", status_code=303, headers={**HEADERS, "location": address})
+
+
+def fresh_key() -> str:
+    """What makes pressing a button twice one deed."""
+    return token_urlsafe(12)
 
 
 def _zone(name: str) -> ZoneInfo:

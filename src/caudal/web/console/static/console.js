@@ -99,8 +99,12 @@
   };
 
   const lines = (place, given, size) => {
-    const zone = given.zone;
-    const series = [{ value: (_, at) => (at == null ? "–" : new Date(at * 1000).toLocaleString(language, { timeZone: zone })) }];
+    const at = (options) => new Intl.DateTimeFormat(language, { timeZone: given.zone, hourCycle: "h23", ...options });
+    const hour = at({ hour: "2-digit", minute: "2-digit" });
+    const day = at({ day: "numeric", month: "short" });
+    const month = at({ month: "short", year: "numeric" });
+    const full = at({ dateStyle: "medium", timeStyle: "medium" });
+    const series = [{}];
     const bands = [];
     const data = [given.t];
     given.series.forEach((one, index) => {
@@ -118,13 +122,21 @@
     return new uPlot(
       {
         ...size,
-        height: size.height - 34,
-        tzDate: (at) => uPlot.tzDate(new Date(at * 1000), zone),
-        axes: axes({}),
-        legend: { live: true },
+        tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), given.zone),
+        axes: axes({
+          values: (_, splits, axis, space, step) =>
+            splits.map((seconds) => (step < 86400 && hour.format(seconds * 1000) !== "00:00" ? hour : step < 2419200 ? day : month).format(seconds * 1000)),
+        }),
+        legend: { show: false },
         cursor: { drag: { x: true, y: false } },
-        series: series.map((one, index) => (index && !one.value ? { ...one, value: (_, value) => (value == null ? "–" : numbers.format(value)) } : one)),
+        series,
         bands,
+        plugins: [
+          tooltip((_, index) => [
+            full.format(data[0][index] * 1000),
+            ...series.flatMap((one, place) => (place && data[place][index] != null ? `${one.label} ${numbers.format(data[place][index])}` : [])),
+          ]),
+        ],
       },
       data,
       place,
@@ -144,7 +156,7 @@
           const index = plot.cursor.idx;
           plot.tip.hidden = index == null || plot.cursor.left < 0;
           if (plot.tip.hidden) return;
-          plot.tip.textContent = words(plot, index).join(": ");
+          plot.tip.textContent = words(plot, index).join(" · ");
           const left = Math.min(plot.cursor.left + 12, plot.over.clientWidth - plot.tip.offsetWidth - 4);
           plot.tip.style.transform = `translate(${Math.max(0, left)}px, 4px)`;
         },

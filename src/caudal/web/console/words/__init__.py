@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from caudal.web.console.words import common, entrance, overview
+from caudal.web.console.words import common, devices, entrance, overview
 
 Catalogue = Mapping[str, tuple[str, str]]
 
@@ -22,4 +22,4 @@ def _merged(*parts: Catalogue) -> dict[str, tuple[str, str]]:
     return whole
 
 
-WORDS = _merged(common.WORDS, entrance.WORDS, overview.WORDS)
+WORDS = _merged(common.WORDS, entrance.WORDS, overview.WORDS, devices.WORDS)

@@ -1,0 +1,21 @@
+"""Router and connectors in one process, each with its own port: for one machine, where memory counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from caudal.app import connector, router
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.readiness import VARIABLE, announce
+from caudal.messaging import connectors
+
+
+async def start(life: Lifecycle, environ: Mapping[str, str] = os.environ) -> None:
+    """Start what production runs as processes of their own; one that fails stops them all."""
+    # The parts must not announce themselves: ready is when all of them are.
+    inner = {key: value for key, value in environ.items() if key != VARIABLE}
+    await router.starter(inner)(life)
+    for name in connectors.names():
+        await connector.starter(name, inner)(life)
+    await announce(life, environ, {})

@@ -1,0 +1,108 @@
+"""History charts: which points over which span, and the numbers as uPlot wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get
+
+from caudal.core.errors import InvalidInput
+from caudal.insight import queries
+from caudal.registry.permissions import Action
+from caudal.registry.points import Point
+from caudal.web.console.view import View
+from caudal.web.guards import requires
+from caudal.web.inject import Database, Given
+
+SPANS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720, "12mo": 8784}
+MOST = 5
+
+
+class Line(msgspec.Struct):
+    """One point's line; `min` and `max` give the band around it, where buckets hold more than one sample."""
+
+    label: str
+    values: list[float | None]
+    min: list[float | None] | None
+    max: list[float | None] | None
+    step: bool
+
+
+class Chart(msgspec.Struct):
+    """Lines over common instants (s since 1970)."""
+
+    zone: str
+    t: list[float]
+    series: list[Line]
+    notes: list[str]
+    kind: str = "lines"
+
+
+def span(given: Mapping[str, Any]) -> tuple[str, timedelta]:
+    """The span that an address names; InvalidInput for none of ours."""
+    name = str(given.get("span") or "24h")
+    if name not in SPANS:
+        raise InvalidInput(f"span: one of {', '.join(SPANS)}.")
+    return name, timedelta(hours=SPANS[name])
+
+
+def chosen(given: Mapping[str, Any], points: Sequence[Point]) -> list[int]:
+    """The points to draw: those the address names, else the first that hold numbers, else the first."""
+    known = {point.id for point in points}
+    wanted = [int(part) for part in str(given.get("points") or "").split(",") if part.isdecimal()]
+    found = [number for number in wanted if number in known][:MOST]
+    return found or [point.id for point in points if point.kind != "state"][:1] or [p.id for p in points[:1]]
+
+
+@get("/history.json", guards=[requires(Action.TELEMETRY_READ)])
+async def history(request: Request[Any, Any, Any], view: Given[View], door: Database) -> Response[bytes]:
+    """A chart's numbers."""
+    given = request.query_params
+    names = [
+        part for part in str(given.get("points") or "").split(",") if part.isdecimal() and len(part) < 10
+    ]
+    end = datetime.now(UTC)
+    query = queries.SeriesQuery(
+        tuple(dict.fromkeys(names[:MOST])), end - span(given)[1], end, pixels=600,
+        aggregations=("avg", "min", "max", "last"),
+    )  # fmt: skip
+    answer = await queries.read(door.read, query)
+    return Response(
+        msgspec.json.encode(drawn(answer, view.locale.zone.key)), media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )  # fmt: skip
+
+
+def drawn(answer: queries.Answer, zone: str) -> Chart:
+    """The columns on one axis of time; where a series has no bucket it has no line."""
+    instants = sorted({at for column in answer.series for at in column.t})
+    place = {at: index for index, at in enumerate(instants)}
+    lines = []
+    for column in answer.series:
+
+        def spread(name: str, column: queries.Column = column) -> list[float | None]:
+            values: list[float | None] = [None] * len(instants)
+            for at, value in zip(column.t, column.values[name], strict=True):
+                values[place[at]] = value
+            return values
+
+        info = column.series
+        counts = info.kind == "counter"
+        label = f"{info.title} ({info.unit})" if info.unit else info.title
+        banded = not counts and column.values["min"] != column.values["max"]
+        lines.append(
+            Line(
+                label,
+                spread("last" if counts else "avg"),
+                spread("min") if banded else None,
+                spread("max") if banded else None,
+                info.kind == "state",
+            )
+        )
+    return Chart(zone, [at / 1000 for at in instants], lines, answer.notes)
+
+
+ROUTES = [history]
