@@ -194,8 +194,8 @@ async def _until(control: asyncpg.Connection[Any], count: int) -> float:
     return time.time()
 
 
-def _source(tag: str, points: int, step_us: int = 0) -> Iterator[Message]:
-    topic = f"traksense/bench/site/{tag}/telem"
+def _source(tag: str, points: int, *, tenant: str = "bench") -> Iterator[Message]:
+    topic = f"traksense/{tenant}/site/{tag}/telem"
     while True:
         yield topic, payload(points, time.time_ns() // 1000)
 
@@ -265,6 +265,31 @@ async def _visible(url: str, port: int, seconds: float) -> list[float]:
     await fleet.close()
     await connection.close()
     return taken
+
+
+async def flood(server: EmbeddedPostgres, rate: float, seconds: float = 8) -> Row:
+    """A quiet tenant's publish-to-row, alone and while another publishes as fast as it can."""
+    async with stack.ingest(server.url) as child:
+        port = port_of(child)
+        await _visible(server.url, port, 1)
+        alone = await _visible(server.url, port, seconds)
+        fleet = LoadFleet("127.0.0.1", port, _connects("flood", 50), keep=False, window=1000)
+        await fleet.open()
+        sources = [_source(f"flood{n:03d}", 10, tenant="flooder") for n in range(50)]
+        await fleet.run([iter([next(source)]) for source in sources])
+        running = asyncio.create_task(fleet.run(sources, rate=rate, seconds=seconds + 2))
+        await asyncio.sleep(1)
+        flooded = await _visible(server.url, port, seconds)
+        totals = await running
+        await fleet.close()
+    quiet, busy = _percentiles(alone), _percentiles(flooded)
+    return {
+        "what": "a quiet tenant's publish to row, alone and beside a flooding one",
+        "alone_ms": quiet,
+        "flooded_ms": busy,
+        "p99_ratio": round(busy["p99"] / quiet["p99"], 2),
+        "flood_messages_per_second": round(totals.acked / (seconds + 2)),
+    }
 
 
 async def fleet_of(server: EmbeddedPostgres, devices: int = 15_000, seconds: float = 20) -> Row:
@@ -337,6 +362,8 @@ async def run(quick: bool) -> list[Row]:
         for share in (20, 80):
             rows.append(await latency(server, full * share / 100, share, seconds=4 if quick else 12))
             print(rows[-1], flush=True)
+        rows.append(await flood(server, 2 * full, seconds=3 if quick else 10))
+        print(rows[-1], flush=True)
         rows.append(await fleet_of(server, 3_000 if quick else 15_000, seconds=5 if quick else 20))
         print(rows[-1], flush=True)
         rows.append(await outage(server, seconds=3 if quick else 10))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 P = PacketType
 # Why we do not read from a connection; it is read again when no reason is left.
-PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH = 1, 2, 4, 8
+PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH, PAUSE_SHARE = 1, 2, 4, 8, 16
 LINGER = 3  # seconds for our last words to reach a client, and for it to hang up
 
 
@@ -108,6 +108,14 @@ class Connection(PacketStream):
         return self._transport.get_extra_info(name) if self._transport is not None else None
 
     # Not reading.
+
+    def hold_back(self) -> None:
+        """Stop reading this client: whoever it belongs to has more than its share in flight."""
+        self.pause(PAUSE_SHARE)
+
+    def let_go(self) -> None:
+        """Read it again."""
+        self.resume(PAUSE_SHARE)
 
     def pause(self, why: int) -> None:
         before = self.paused

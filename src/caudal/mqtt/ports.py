@@ -57,6 +57,9 @@ class Origin(Protocol):
     def settle(self, messages: Sequence[Inbound], reason: int = 0) -> None:
         """Acknowledges messages of this origin, in the order given. Never raises; a no-op when it is gone."""
 
+    # An origin that can be asked to wait also has `hold_back()` and `let_go()`: what it has not sent yet is
+    # not read in between. The sink asks for it when one tenant has far more in flight than its share.
+
 
 class Inbound(msgspec.Struct, gc=False, eq=False):
     """One PUBLISH received. `received` is in microseconds since the epoch, taken once for each chunk read.

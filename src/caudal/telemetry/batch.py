@@ -105,13 +105,12 @@ class Told:
 class Batch:
     """Messages that go into one transaction. Made by the pipeline, consumed by a writer."""
 
-    __slots__ = ("days", "deadline", "entries", "gateways", "heard", "size")
+    __slots__ = ("days", "entries", "gateways", "heard", "size")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.size = 0
         """Bytes of payloads and rows."""
-        self.deadline = deadline
         self.days: set[int] = set()
         """Days (since 1970) that the rows fall on."""
         self.heard: dict[int, int] = {}

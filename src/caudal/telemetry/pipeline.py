@@ -22,6 +22,7 @@ from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
 from caudal.telemetry.decode import decode
 from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.model import Decoded, Limits, Reject
+from caudal.telemetry.queue import Queue
 from caudal.telemetry.rows import HEAD_SIZE, NO_META, head, other, pack_double, pack_numbers, tail, times
 from caudal.telemetry.settings import IngestSettings
 from caudal.telemetry.storage import Writer
@@ -30,8 +31,6 @@ from caudal.telemetry.topics import Route, TopicTable
 log = logs.get("pipeline")
 
 DAY_US = 86_400_000_000
-# What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
-OVERHEAD = 400
 RESOLVE_AT_ONCE = 2_000
 # A message may wait for its device, then for its points and units, then for what was evicted meanwhile.
 TURNS = 3
@@ -82,52 +81,37 @@ class Pipeline:
         self._after_commit: list[Callable[[Batch], None]] = []
         self._limits = Limits(payload_bytes=settings.ingest_payload_max)
         self._skew = settings.ingest_clock_skew_s * 1_000_000
-        self._resume: list[Callable[[], None]] = []
-        self._closed: deque[Batch] = deque()
-        self._open: Batch | None = None
+        self.queue = Queue(settings)
         self._unresolved: deque[tuple[Inbound, int, Need]] = deque()
         self._unresolved_work = asyncio.Event()
-        self._idle: deque[asyncio.Future[None]] = deque()
         self._metadata_seen: dict[int, int] = {}
-        self._paused = False
-        self.messages = 0
-        """In flight: received and not yet settled."""
-        self.bytes = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._room = asyncio.Event()
-        self._room.set()
 
     # -- the sink
 
     @property
     def accepting(self) -> bool:
         """Whether there is room for more."""
-        return not self._paused
+        return self.queue.room.is_set()
 
     def on_resume(self, callback: Callable[[], None]) -> None:
         """Have `callback` called each time there is room again."""
-        self._resume.append(callback)
+        self.queue.on_resume(callback)
 
     def submit(self, batch: list[Inbound]) -> None:
         """Take messages in; each is settled once what it came to is committed."""
         for message in batch:
-            self.messages += 1
-            self.bytes += len(message.payload) + OVERHEAD
+            self.queue.arrived(message)
             self._take_safely(message, 0)
-        if self.messages:
-            self._empty.clear()
-        self._flush()
-        if (
-            self.messages >= self._settings.ingest_queue_max
-            or self.bytes >= self._settings.ingest_queue_bytes
-        ):
-            self._paused = True
-            self._room.clear()
+        self.queue.check()
+
+    @property
+    def messages(self) -> int:
+        """In flight: received and not yet settled."""
+        return self.queue.messages
 
     async def room(self) -> None:
         """Return once `accepting`: for a door that waits in a coroutine instead of registering a callback."""
-        await self._room.wait()
+        await self.queue.room.wait()
 
     def forget(self, change: str) -> None:
         """Fetch anew what `change` names (`device:tenant id:name`), without waiting for its notification."""
@@ -139,7 +123,7 @@ class Pipeline:
 
     async def drained(self) -> None:
         """Return once nothing is in flight."""
-        await self._empty.wait()
+        await self.queue.empty.wait()
 
     # -- one message
 
@@ -238,7 +222,7 @@ class Pipeline:
         parts: list[bytes] = []
         wanted: dict[str, dict[str, int]] = {}
         units: set[str] = set()
-        batch = self._current()
+        batch = self.queue.batch_for(tenant.id)
         current, last_name = device, None
         ts_before = oldest = latest = 0
         middle = b""
@@ -309,7 +293,7 @@ class Pipeline:
             batch.heard[current.id] = message.received
         if device is not None:
             batch.heard[device.id] = message.received
-        self._add(entry, batch)
+        self.queue.add(entry, batch)
 
     def _place_quickly(
         self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry
@@ -332,10 +316,10 @@ class Pipeline:
                 return False
             parts += (found[1], middle, num, end)
         count = len(samples)
-        batch = self._open or self._current()
+        batch = self.queue.batch_for(tenant.id)
         batch.days.add(ts // DAY_US)
         batch.heard[device.id] = message.received
-        self._add(
+        self.queue.add(
             Entry(
                 message, tenant.id, count, pack_numbers(parts, count), count, decoded.format,
                 tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts, simple=True,
@@ -352,9 +336,9 @@ class Pipeline:
             message, tenant.id, decoded.items, format=decoded.format, held_for={device.name: decoded.items},
             tenant_name=tenant.name, device_name=device.name,
         )  # fmt: skip
-        batch = self._current()
+        batch = self.queue.batch_for(tenant.id)
         batch.heard[device.id] = message.received
-        self._add(entry, batch)
+        self.queue.add(entry, batch)
 
     def _note_metadata(self, entry: Entry, decoded: Decoded, tenant: str, device: DeviceEntry | None) -> None:
         for name, facts in (decoded.device_meta or {}).items():
@@ -398,7 +382,7 @@ class Pipeline:
             message, tenant.id if tenant else 0, 1, dead=[dead], tenant_name=tenant.name if tenant else name,
             device_name=(route.device or route.mac) if route else None,
         )  # fmt: skip
-        self._add(entry)
+        self.queue.add(entry, self.queue.batch_for(entry.tenant_id))
 
     # -- resolving
 
@@ -428,7 +412,7 @@ class Pipeline:
             attempt = 0
             for message, turn, _ in work:
                 self._take_safely(message, turn)
-            self._flush()
+            self.queue.wake()
 
     async def _resolve(self, needs: list[Need]) -> None:
         for mac in sorted({need.mac for need in needs if need.mac}):
@@ -436,58 +420,12 @@ class Pipeline:
         await self._directory.ensure_units({unit for need in needs for unit in need.units})
         await self._directory.ensure({device for need in needs for device in need.devices})
 
-    # -- batches
-
-    def _current(self) -> Batch:
-        batch = self._open
-        if batch is None:
-            wait = self._settings.ingest_batch_ms / 1000
-            batch = self._open = Batch(asyncio.get_running_loop().time() + wait)
-        return batch
-
-    def _add(self, entry: Entry, batch: Batch | None = None) -> None:
-        batch = batch or self._current()
-        batch.entries.append(entry)
-        entry.cost = len(entry.rows) + OVERHEAD
-        batch.size += entry.cost
-        self.bytes += entry.cost
-        settings = self._settings
-        if len(batch.entries) >= settings.ingest_batch_size or batch.size >= settings.ingest_batch_bytes:
-            self._closed.append(batch)
-            self._open = None
-
-    def _flush(self) -> None:
-        """Wake as many idle writers as there are batches; an open batch will do for an idle writer."""
-        ready = len(self._closed) + (self._open is not None and bool(self._open.entries))
-        while ready and self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                ready -= 1
-
-    def _next(self) -> Batch | None:
-        if self._closed:
-            return self._closed.popleft()
-        batch = self._open
-        if batch is not None and batch.entries:
-            self._open = None
-            return batch
-        return None
+    # -- writing
 
     async def write_for_ever(self, writer: Writer) -> None:
-        """Store one batch after the other; one task for each writer runs this.
-
-        A writer that has nothing to do takes what there is at once, so a quiet system answers in
-        milliseconds; while all are busy batches fill, so a busy one writes in full batches. A batch thus
-        never waits for its time when a connection stands idle, and `INGEST_BATCH_MS` is kept by itself.
-        """
+        """Store one batch after the other; one task for each writer runs this."""
         while True:
-            batch = self._next()
-            if batch is None:
-                waiter = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                await waiter
-                continue
+            batch = await self.queue.take()
             tallies = await writer.store(batch)
             self._settle(batch, tallies)
 
@@ -497,25 +435,11 @@ class Pipeline:
         for entry in batch.entries:
             message = entry.message
             messages.append(message)
-            self.bytes -= len(message.payload) + OVERHEAD + entry.cost
             origin = message.origin
             if isinstance(origin, Told):
                 origin.tell(message, entry.outcome or entry.all_stored(), entry.letters or [])
-        self.messages -= len(messages)
         self._metrics.committed(batch, tallies)
         settle(messages)
         for act in self._after_commit:
             act(batch)
-        if self.messages == 0:
-            self._empty.set()
-        settings = self._settings
-        # Half empty before the doors open again, so that they do not flap.
-        if (
-            self._paused
-            and self.messages <= settings.ingest_queue_max // 2
-            and self.bytes <= settings.ingest_queue_bytes // 2
-        ):
-            self._paused = False
-            self._room.set()
-            for callback in self._resume:
-                callback()
+        self.queue.settled(batch)

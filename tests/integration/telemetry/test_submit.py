@@ -64,7 +64,7 @@ async def test_more_than_fits_waits_for_room(make_pipeline: MakePipeline, pool: 
     outcomes = await submit(pipeline, messages)
     assert all(parts(outcome) == (1, 0, 0, 0) for outcome in outcomes)
     assert await pool.fetchval("select count(*) from caudal.sample") == 1200
-    assert pipeline.messages == pipeline.bytes == 0
+    assert pipeline.queue.messages == pipeline.queue.bytes == 0
 
 
 async def test_a_full_pipeline_times_out_and_stores_once(

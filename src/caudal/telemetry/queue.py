@@ -1,0 +1,172 @@
+"""What is in flight: batches that fill, writers that wait for them, and the bounds on both.
+
+Two lanes keep a tenant that floods from slowing the others. A tenant with more than its share in flight goes
+into the heavy lane, all others into the light one, and a writer takes from each in turn; so a quiet tenant's
+message waits for one batch of the flood at most. Far beyond its share a tenant's connections are not read for
+a while, so that it cannot fill the bound that everybody has in common.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+
+from caudal.mqtt.ports import Inbound, Origin
+from caudal.telemetry.batch import Batch, Entry
+from caudal.telemetry.settings import IngestSettings
+
+# What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
+OVERHEAD = 400
+
+
+class _Lane:
+    """Batches that are full, in order, and the one that fills."""
+
+    __slots__ = ("closed", "open")
+
+    def __init__(self) -> None:
+        self.closed: deque[Batch] = deque()
+        self.open: Batch | None = None
+
+    def __len__(self) -> int:
+        return len(self.closed) + (self.open is not None and bool(self.open.entries))
+
+    def take(self) -> Batch | None:
+        """The oldest batch; the one that fills will do for a writer with nothing else."""
+        if self.closed:
+            return self.closed.popleft()
+        batch = self.open
+        if batch is None or not batch.entries:
+            return None
+        self.open = None
+        return batch
+
+
+class Queue:
+    """Everything received and not yet settled. One event loop, no locks."""
+
+    def __init__(self, settings: IngestSettings) -> None:
+        self._settings = settings
+        self._share = max(settings.ingest_batch_size, settings.ingest_queue_max // 16)
+        self._most = max(2 * self._share, settings.ingest_queue_max // 4)
+        self._light, self._heavy = _Lane(), _Lane()
+        self._heavy_next = False
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._by_tenant: Counter[int] = Counter()
+        self._held_back: dict[int, set[Origin]] = {}
+        self._resume: list[Callable[[], None]] = []
+        self.messages = 0
+        self.bytes = 0
+        self.room = asyncio.Event()
+        """Set while there is room for more."""
+        self.room.set()
+        self.empty = asyncio.Event()
+        """Set while nothing is in flight."""
+        self.empty.set()
+
+    # -- bounds
+
+    def on_resume(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called each time there is room again."""
+        self._resume.append(callback)
+
+    def arrived(self, message: Inbound) -> None:
+        """Count a message that has just come in."""
+        self.messages += 1
+        self.bytes += len(message.payload) + OVERHEAD
+
+    def check(self) -> None:
+        """After a chunk of arrivals: close the doors when the bound is reached, wake writers."""
+        if self.messages:
+            self.empty.clear()
+        self.wake()
+        settings = self._settings
+        if self.messages >= settings.ingest_queue_max or self.bytes >= settings.ingest_queue_bytes:
+            self.room.clear()
+
+    # -- filling
+
+    def batch_for(self, tenant: int) -> Batch:
+        """The batch that this tenant's next entry goes into."""
+        lane = self._heavy if self._by_tenant[tenant] > self._share else self._light
+        batch = lane.open
+        if batch is None:
+            batch = lane.open = Batch()
+        return batch
+
+    def add(self, entry: Entry, batch: Batch) -> None:
+        """Put `entry` into `batch`, which `batch_for` gave; a full batch is closed."""
+        batch.entries.append(entry)
+        entry.cost = len(entry.rows) + OVERHEAD
+        batch.size += entry.cost
+        self.bytes += entry.cost
+        tenant = entry.tenant_id
+        count = self._by_tenant[tenant] = self._by_tenant[tenant] + 1
+        if count > self._most:
+            self._hold_back(tenant, entry.message.origin)
+        settings = self._settings
+        if len(batch.entries) >= settings.ingest_batch_size or batch.size >= settings.ingest_batch_bytes:
+            for lane in (self._light, self._heavy):
+                if lane.open is batch:
+                    lane.closed.append(batch)
+                    lane.open = None
+
+    def _hold_back(self, tenant: int, origin: Origin) -> None:
+        hold = getattr(origin, "hold_back", None)
+        held = self._held_back.setdefault(tenant, set())
+        if hold is not None and origin not in held:
+            held.add(origin)
+            hold()
+
+    # -- writing
+
+    def wake(self) -> None:
+        """Wake as many idle writers as there are batches."""
+        ready = len(self._light) + len(self._heavy)
+        while ready and self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                ready -= 1
+
+    async def take(self) -> Batch:
+        """The next batch to store.
+
+        A writer that has nothing to do takes what there is at once, so a quiet system answers in
+        milliseconds; while all are busy batches fill, so a busy one writes in full batches. A batch thus
+        never waits for its time while a connection stands idle, and `INGEST_BATCH_MS` is kept by itself.
+        """
+        while True:
+            first, second = (self._heavy, self._light) if self._heavy_next else (self._light, self._heavy)
+            self._heavy_next = not self._heavy_next
+            batch = first.take() or second.take()
+            if batch is not None:
+                return batch
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    def settled(self, batch: Batch) -> None:
+        """Everything in `batch` is committed and acknowledged: make room."""
+        by_tenant = self._by_tenant
+        for entry in batch.entries:
+            self.bytes -= len(entry.message.payload) + OVERHEAD + entry.cost
+            by_tenant[entry.tenant_id] -= 1
+        self.messages -= len(batch.entries)
+        for tenant in [tenant for tenant in self._held_back if by_tenant[tenant] <= self._most // 2]:
+            for origin in self._held_back.pop(tenant):
+                origin.let_go()  # type: ignore[attr-defined]  # only those that can be held back are here
+        if self.messages == 0:
+            by_tenant.clear()
+            self.empty.set()
+        settings = self._settings
+        # Half empty before the doors open again, so that they do not flap.
+        if (
+            not self.room.is_set()
+            and self.messages <= settings.ingest_queue_max // 2
+            and self.bytes <= settings.ingest_queue_bytes // 2
+        ):
+            self.room.set()
+            for callback in self._resume:
+                callback()

@@ -1,0 +1,98 @@
+"""Lanes, bounds and shares: what a flood does to others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from caudal.mqtt.ports import Inbound, Principal
+from caudal.telemetry.batch import Batch, Entry
+from caudal.telemetry.queue import Queue
+from caudal.telemetry.settings import IngestSettings
+
+SETTINGS = IngestSettings(ingest_queue_max=1600, ingest_batch_size=50)
+FLOOD, QUIET = 1, 2
+
+
+class Source:
+    principal = Principal("source")
+    client_id = "source"
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.released = 0
+
+    def settle(self, messages: Sequence[Inbound], reason: int = 0) -> None: ...
+
+    def hold_back(self) -> None:
+        self.held += 1
+
+    def let_go(self) -> None:
+        self.released += 1
+
+
+def arrive(queue: Queue, tenant: int, origin: Source, count: int = 1) -> None:
+    for _ in range(count):
+        message = Inbound("t", b"x" * 100, 1, False, False, 1, origin, 0)
+        queue.arrived(message)
+        queue.add(Entry(message, tenant, 1, rows=b"r" * 68, count=1), queue.batch_for(tenant))
+    queue.check()
+
+
+def tenants(batch: Batch) -> set[int]:
+    return {entry.tenant_id for entry in batch.entries}
+
+
+async def test_a_quiet_tenant_waits_for_one_batch_of_a_flood_at_most() -> None:
+    queue = Queue(SETTINGS)
+    arrive(queue, FLOOD, Source(), 1000)
+    before = [await queue.take() for _ in range(2)]
+    arrive(queue, QUIET, Source())
+    after = [tenants(await queue.take()) for _ in range(3)]
+    assert all(FLOOD in tenants(batch) for batch in before)
+    assert any(QUIET in found for found in after)
+
+
+async def test_a_flood_still_gets_every_second_batch() -> None:
+    queue = Queue(SETTINGS)
+    arrive(queue, FLOOD, Source(), 400)
+    for tenant in range(10, 20):
+        arrive(queue, tenant, Source(), 50)
+    taken = [tenants(await queue.take()) for _ in range(8)]
+    assert sum(found == {FLOOD} for found in taken) >= 3
+
+
+async def test_far_beyond_its_share_a_tenant_is_held_back_and_let_go_again() -> None:
+    queue = Queue(SETTINGS)
+    origin, other = Source(), Source()
+    arrive(queue, FLOOD, origin, 401)
+    arrive(queue, QUIET, other, 10)
+    assert (origin.held, other.held) == (1, 0)
+    assert queue.room.is_set()
+    while queue.messages:
+        queue.settled(await queue.take())
+    assert origin.released == 1
+
+
+async def test_bounds_close_the_doors_and_open_them_half_empty() -> None:
+    queue = Queue(SETTINGS)
+    resumed: list[int] = []
+    queue.on_resume(lambda: resumed.append(queue.messages))
+    for tenant in range(4):
+        arrive(queue, tenant, Source(), 400)
+    assert not queue.room.is_set()
+    while queue.messages:
+        queue.settled(await queue.take())
+    assert queue.room.is_set()
+    assert queue.bytes == 0
+    assert len(resumed) == 1
+    assert resumed[0] <= 800
+
+
+async def test_an_idle_writer_takes_a_single_message_at_once() -> None:
+    queue = Queue(SETTINGS)
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    arrive(queue, QUIET, Source())
+    batch = await asyncio.wait_for(waiting, 1)
+    assert len(batch.entries) == 1
