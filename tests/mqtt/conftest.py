@@ -177,7 +177,7 @@ async def make_endpoint(sink: RecordingSink, hooks: OpenHooks) -> AsyncIterator[
 
     yield make
     for endpoint in made:
-        await endpoint.close(1.0)
+        await endpoint.close(0.2)
 
 
 @pytest.fixture

@@ -173,23 +173,35 @@ async def test_paho_is_refused(endpoint: Any, version: int) -> None:
     await c.close()
 
 
-@VERSIONS
-async def test_paho_is_not_lost_while_the_sink_is_full(endpoint: Any, sink: Any, version: int) -> None:
-    lost = threading.Event()
-    c = PahoClient(version)
-    c.client.on_disconnect = lambda *_args: lost.set()
-    await c.open(endpoint.port, keepalive=2)
+async def test_nobody_leaves_while_the_sink_is_full(endpoint: Any, sink: Any, require: Any) -> None:
+    """Real time, for more than two of the shortest keep-alives: clients give up on a silent server."""
+    left: list[str] = []
+    pahos = [PahoClient(version, f"paho{version}") for version in (4, 5)]
+    for c in pahos:
+        c.client.on_disconnect = lambda *_args: left.append("paho")
+        await c.open(endpoint.port, keepalive=2)
+    other = gmqtt.Client("gmqtt")
+    other.on_disconnect = lambda *_args: left.append("gmqtt")
+    await other.connect("127.0.0.1", endpoint.port, keepalive=2)
     sink.close()
-    info = c.client.publish(TOPIC, b"1", 1)
-    # Three keep-alives: paho gives up on a server that answers no ping for one.
-    assert not await asyncio.to_thread(lost.wait, 7)
-    assert not info.is_published()
+    for c in pahos:
+        c.client.publish(TOPIC, b"1", 1)
+    other.publish(TOPIC, b"1", qos=1)
+    arguments = ["-p", str(endpoint.port), "-q", "1", "-t", TOPIC, "-m", "1", "-k", "5", "-i", "m"]
+    mosquitto = asyncio.create_task(run(require("mosquitto_pub"), *arguments))
+    await asyncio.sleep(12)
+    assert left == []
+    assert not mosquitto.done()
+    assert endpoint.counters.paused == endpoint.counters.connections == 4
     sink.open()
-    await asyncio.to_thread(info.wait_for_publish, 5)
-    assert info.is_published()
-    assert len(sink.messages) == 1
-    c.client.on_disconnect = None
-    await c.close()
+    assert await mosquitto == (0, "")
+    await sink.wait(4)
+    assert len(sink.messages) == 4
+    assert left == []
+    for c in pahos:
+        c.client.on_disconnect = None
+        await c.close()
+    await other.disconnect()
 
 
 @VERSIONS

@@ -254,3 +254,24 @@ async def test_close_says_goodbye(endpoint: Any, client: Any) -> None:
     c = await client(endpoint, 5, will=pk.Will("w", b"gone"))
     await endpoint.close()
     assert await c.receive() == pk.Disconnect(Reason.SERVER_SHUTTING_DOWN)
+
+
+@pytest.mark.parametrize("hook", ["connected", "may_publish"])
+async def test_a_hook_that_raises_costs_its_connection_and_no_other(
+    endpoint: Any, hooks: Any, sink: Any, client: Any, open_client: Any, hook: str
+) -> None:
+    good = await client(endpoint, 5, client_id="good")
+
+    def broken(*_args: Any) -> bool:
+        raise RuntimeError("a bug in the registry")
+
+    setattr(hooks, hook, broken)
+    hooks.disconnected = broken
+    bad = await open_client(endpoint, 5)
+    bad.send(pk.Connect("bad", 5), pk.Publish("a", b"", 1, packet_id=1))
+    await bad.ended()
+    while endpoint.counters.connections > 1:
+        await asyncio.sleep(0)
+    assert endpoint.counters.pending == 0
+    assert await good.ask(pk.Pingreq()) == pk.Pingresp()
+    assert sink.messages == []

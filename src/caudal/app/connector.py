@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from caudal.app.api import sealer_of
-from caudal.app.messaging import open_log
+from caudal.app.messaging import ROLE, open_log
 from caudal.app.operations import serve_operations
 from caudal.core import db, logs
 from caudal.core.errors import SettingsError
@@ -35,7 +35,6 @@ from caudal.web.health import Health
 from caudal.web.settings import WebSettings
 
 log = logs.get("connector")
-ROLE = "caudal_messaging"
 GROUPS = {
     "whatsapp": (topics.WHATSAPP_OUTBOUND, topics.WHATSAPP_GROUP),
     "instagram": (topics.INSTAGRAM_OUTBOUND, topics.INSTAGRAM_GROUP),
@@ -105,9 +104,6 @@ async def parts(
     )
     life.on_stop("connector pool", pool.close)
     event_log = await open_log(life, pool, url, log_settings, consume=True)
-    await event_log.ensure(
-        [*topics.topics(log_settings.log_partitions), *webhooks.topics(log_settings.log_partitions)]
-    )
     notifier = Notifier(pool)
     life.on_stop("notifier", notifier.stop)
     deliveries = Deliveries(pool, event_log, notifier, load(MessagingSettings, environ))

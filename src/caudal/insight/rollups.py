@@ -106,7 +106,7 @@ class Refresher:
                 moved = await self.advance()
                 step = await self.step()
                 if moved:
-                    threshold = await self._pool.fetchval("select threshold from caudal.rollup_state")
+                    threshold = await self._pool.fetchval("select caudal.rollup_threshold_now()")
                     self._metrics.threshold.set(threshold.timestamp())
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
                 # Halve: what failed may have been too much at once (memory, a time limit).

@@ -185,19 +185,19 @@ class Deliveries:
     ) -> bool:
         """Have a delivery wait until `until`, those behind it too; the provider certainly did not take it.
 
-        After DELIVERY_MAX_ATTEMPTS calls it fails instead, and False is returned. With `called` false (a
-        breaker was open, a limit was reached) it waits without an end but its expiry. `attempt` is None when
-        there was not even an intent: then only what is still pending is put back.
+        After DELIVERY_MAX_ATTEMPTS such calls it fails instead, and False is returned. With `called` false (a
+        breaker was open, a limit was reached, an operator must act) it waits without an end but its expiry.
+        `attempt` is None when there was not even an intent: then only what is still pending is put back.
         """
-        if called and attempt is not None and attempt >= self._settings.delivery_max_attempts:
-            await self.settle(
-                delivery_id, attempt, Failed(code, f"Given up after {attempt} attempts. {sentence}")
-            )
-            return False
-        await self._pool.execute(
-            "select caudal.delivery_defer($1, $2, $3, $4, $5)", delivery_id, attempt, until, code, sentence
-        )
-        return True
+        most = self._settings.delivery_max_attempts if called else None
+        waits = await self._pool.fetchval(
+            "select caudal.delivery_defer($1, $2, $3, $4, $5, $6)",
+            delivery_id, attempt, until, code, sentence, most,
+        )  # fmt: skip
+        if not waits and attempt is not None:
+            given_up = Failed(code, f"Given up after {most} attempts. {sentence}")
+            await self.settle(delivery_id, attempt, given_up)
+        return bool(waits)
 
     async def apply_receipts(self, receipts: Sequence[Receipt]) -> None:
         """Apply receipts, in one transaction. Those of messages we do not know yet are kept for them."""

@@ -37,7 +37,7 @@ order by id limit $2
 
 RESEND = """
 update caudal.delivery d set state = 'pending', parked = false, next_attempt_at = null, reason = null,
-  reason_code = null, expires_at = now() + $3::interval
+  reason_code = null, failures = 0, expires_at = now() + $3::interval
 from caudal.message m
 where m.id = d.message_id and d.id = $1 and d.tenant_id = $2 and d.channel <> 'app'
   and d.state in ('failed', 'unknown')

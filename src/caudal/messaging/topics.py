@@ -16,6 +16,8 @@ WHATSAPP_OUTBOUND = "whatsapp-outbound"
 INSTAGRAM_OUTBOUND = "instagram-outbound"
 APPRISE_OUTBOUND = "apprise-outbound"
 STATUS_UPDATES = "status-updates"
+WHATSAPP_WEBHOOKS = "whatsapp-webhooks"
+INSTAGRAM_WEBHOOKS = "instagram-webhooks"
 
 ROUTER_GROUP = "router-worker-group"
 WHATSAPP_GROUP = "whatsapp-connector-group"
@@ -23,7 +25,10 @@ INSTAGRAM_GROUP = "instagram-connector-group"
 APPRISE_GROUP = "apprise-connector-group"
 STATUS_GROUP = "status-consumer-group"
 
-NAMES = (MESSAGES, WHATSAPP_OUTBOUND, INSTAGRAM_OUTBOUND, APPRISE_OUTBOUND, STATUS_UPDATES)
+NAMES = (
+    MESSAGES, WHATSAPP_OUTBOUND, INSTAGRAM_OUTBOUND, APPRISE_OUTBOUND, STATUS_UPDATES, WHATSAPP_WEBHOOKS,
+    INSTAGRAM_WEBHOOKS,
+)  # fmt: skip
 
 # The person's inbox in Caudal itself: history and sockets. No connector serves it.
 APP = "app"

@@ -18,7 +18,7 @@ import msgspec
 
 from caudal.core import logs
 from caudal.core.errors import Forbidden, NotFound, Unauthenticated, Unavailable
-from caudal.core.eventlog.port import Connection, EventLog, Outgoing, Poison, Record, Topic
+from caudal.core.eventlog.port import Connection, EventLog, Outgoing, Poison, Record
 from caudal.core.metrics import Metrics
 from caudal.messaging import deliveries, inbound
 from caudal.messaging.accounts import ChannelAccounts
@@ -37,6 +37,7 @@ from caudal.messaging.provider import (
 )
 
 log = logs.get("webhooks")
+CHANNELS = ("whatsapp", "instagram")
 LARGEST = 3 * 1024 * 1024
 
 ONCE = """
@@ -83,11 +84,6 @@ def topic(channel: str) -> str:
 def group(channel: str) -> str:
     """The consumer group that works on them."""
     return f"{channel}-webhook-group"
-
-
-def topics(partitions: int) -> list[Topic]:
-    """The topics of every channel that has webhooks."""
-    return [Topic(topic(channel), partitions) for channel in ("whatsapp", "instagram")]
 
 
 class WebhookRecord(msgspec.Struct, kw_only=True):

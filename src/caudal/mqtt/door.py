@@ -92,13 +92,16 @@ class Door:
                 answer = await self.endpoint.hooks.authenticate(info)
         except Exception:
             log.exception("mqtt.authenticate_failed", client_id=connect.client_id)
-        if not connection.closed:
+        if connection.closed:
+            return
+        try:
             self._enter(connection, connect, answer)
+        except Exception:
+            log.exception("mqtt.connect_failed", client_id=connect.client_id)
+            connection.abort()  # half let in is not in
 
     def _authenticated(self, task: asyncio.Task[None]) -> None:
         self._authenticating.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("mqtt.connect_failed", error=repr(error))
         while self._waiting and len(self._authenticating) < self.settings.max_authenticating:
             connection, connect = self._waiting.popleft()
             if not connection.closed:

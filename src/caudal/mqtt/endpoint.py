@@ -194,7 +194,10 @@ class Endpoint(Delivery):
             self.wheel.add(session, session.expiry)
         else:
             self.end_session(session)
-        self.hooks.disconnected(session.principal, session.client_id, time_ns() // 1000, reason)
+        try:
+            self.hooks.disconnected(session.principal, session.client_id, time_ns() // 1000, reason)
+        except Exception:  # the books of this connection must be closed whatever the hook does
+            log.exception("mqtt.hook_failed", client_id=session.client_id)
 
     def end_session(self, session: Session) -> None:
         """Forgets it; what waited for its client is told so. A will that waits is published now."""

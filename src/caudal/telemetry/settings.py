@@ -34,7 +34,6 @@ class IngestSettings(msgspec.Struct, frozen=True):
         Literal["register", "refuse"], setting("What happens to a tenant nobody made: register or refuse")
     ] = "refuse"
     topic_tenant: Annotated[str, setting("Tenant of topics whose template names none")] = "default"
-    dead_letter_days: Annotated[int, setting("Days that dead letters are kept", ge=1)] = 14
 
 
 class DoorSettings(msgspec.Struct, frozen=True):

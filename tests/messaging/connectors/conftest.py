@@ -80,7 +80,7 @@ class Platform:
         self.log = PostgresLog(working, self.url, LogSettings(log_lease_seconds=1))
         await self.log.start()
         self.life.on_stop("log", self.log.stop)
-        await self.log.ensure([*topics.topics(4), *webhooks.topics(4)])
+        await self.log.ensure(topics.topics(4))
         notifier = Notifier(working)
         self.life.on_stop("notifier", notifier.stop)
         self.deliveries = Deliveries(working, self.log, notifier, MessagingSettings(delivery_max_attempts=4))

@@ -62,6 +62,8 @@ create table caudal.delivery (
     check (state in ('pending', 'sending', 'unknown', 'sent', 'failed', 'delivered', 'read')),
   -- Grows with each call to the provider. (attempt, state) only ever moves forward.
   attempt int not null default 0,
+  -- Calls that the provider failed; being told to slow down is none.
+  failures int not null default 0,
   -- Waits for `next_attempt_at`, or for an earlier one to the same person in the same conversation.
   parked boolean not null default false,
   next_attempt_at timestamptz,

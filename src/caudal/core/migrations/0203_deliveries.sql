@@ -122,15 +122,21 @@ begin
   end if;
 end $$;
 
--- Put back what a call refused or could not be made for: it waits, in its place, until `p_at`.
+-- Put back what a call refused or could not be made for: it waits, in its place, until `p_at`. With `p_most` the call
+-- counts as a failure, and with the last one allowed nothing changes but the count, and false is returned.
 create function caudal.delivery_defer(
-  p_id bigint, p_attempt int, p_at timestamptz, p_code text, p_reason text
+  p_id bigint, p_attempt int, p_at timestamptz, p_code text, p_reason text, p_most int
 ) returns boolean language plpgsql as $$
+declare spent boolean;
 begin
+  update caudal.delivery set failures = failures + 1
+    where p_most is not null and id = p_id and attempt = p_attempt and state = 'sending'
+    returning failures >= p_most into spent;
+  if spent then return false; end if;
   update caudal.delivery set state = 'pending', parked = true, next_attempt_at = p_at, reason_code = p_code, reason = p_reason
     -- Without an attempt nobody was called; then what another worker is calling stays its own.
     where id = p_id and (attempt = p_attempt and state in ('pending', 'sending') or p_attempt is null and state = 'pending');
-  return found;
+  return true;
 end $$;
 
 -- Take from their waiting those whose time has come and whom nothing earlier to the same person holds back; and

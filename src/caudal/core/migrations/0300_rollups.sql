@@ -147,6 +147,20 @@ create function caudal.stale_hours(p_ids int[], p_lo timestamptz, p_hi timestamp
     and to_timestamp(u.h * 3600.0) < (select threshold from caudal.rollup_state)
 $$;
 
+-- Before this the samples of a series are gone, by everybody's retention or its tenant's own.
+create function caudal.series_raw_from(p_series int) returns timestamptz language sql stable as $$
+  select greatest((select raw_from from caudal.rollup_state),
+                  date_trunc('day', now() - make_interval(days => t.retention_days), 'UTC'))
+  from caudal.series r join caudal.tenant t on t.id = r.tenant_id where r.id = p_series
+$$;
+
+-- Whether an hour may be made from the samples. One that was made before its samples went is kept: what comes
+-- for it now is less than what it knows.
+create function caudal.may_be_made(p_series int, p_hour timestamptz) returns boolean language sql stable as $$
+  select p_hour >= caudal.series_raw_from(p_series)
+         or not exists (select from caudal.rollup_hour where series = p_series and bucket = p_hour)
+$$;
+
 -- Runs of consecutive hours: what is read in one go costs a fraction of the same hour by hour.
 create function caudal.runs(p_ids int[], p_hours timestamptz[])
   returns table(series int, lo timestamptz, hi timestamptz) language sql immutable as $$
@@ -165,7 +179,7 @@ declare
   marked int[]; marks timestamptz[];
 begin
   select array_agg(m.series), array_agg(m.hour) into marked, marks from caudal.stale_hours(p_ids, p_lo, p_hi) m
-  where m.hour >= (select raw_from from caudal.rollup_state);
+  where caudal.may_be_made(m.series, m.hour);
   if marked is null then
     return query select r.* from caudal.rollup_hour r
       where r.series = any(p_ids) and r.bucket >= p_lo and r.bucket < least(p_hi, edge);
@@ -371,7 +385,7 @@ begin
   made := coalesce(cardinality(all_ids), 0);
   -- An hour whose samples retention has dropped stays as it was; its day may still be cut anew from it.
   select array_agg(p.series), array_agg(p.hour) into ids, hrs from unnest(all_ids, all_hrs) p(series, hour)
-  where p.hour >= (select raw_from from caudal.rollup_state);
+  where caudal.may_be_made(p.series, p.hour);
   if made > 0 then
     -- Read after the marks are gone, so that whatever commits from here on leaves a new one.
     delete from caudal.rollup_hour r using unnest(ids, hrs) p(series, hour) where r.series = p.series and r.bucket = p.hour;
