@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=800)
     parser.add_argument("--window", type=int, default=1000)
     parser.add_argument("--tag", default="a")
+    parser.add_argument("--tenant", default="bench")
     parser.add_argument("--at", type=int, default=0, help="microseconds since 1970 of the first message")
     chosen = parser.parse_args()
     at = chosen.at or time.time_ns() // 1000
@@ -136,7 +137,7 @@ def main() -> None:
         packets = []
         for index in range(each):
             device = number * fleet + index % fleet
-            topic = f"traksense/bench/site/{chosen.tag}{device:05d}/telem".encode()
+            topic = f"traksense/{chosen.tenant}/site/{chosen.tag}{device:05d}/telem".encode()
             body = payload(chosen.points, at + (index // fleet) * 10_000)
             packets.append(publish_packet(topic, body, index % 65_535 + 1))
         sock = open_connection(

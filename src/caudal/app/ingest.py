@@ -72,13 +72,18 @@ async def build(
         )
 
     days: set[int] = set()
+    express = Writer(connect, f"{worker}/express", known_days=days)
     writers = [
-        Writer(connect, f"{worker}/{number}", known_days=days) for number in range(settings.ingest_writers)
+        express,
+        *(
+            Writer(connect, f"{worker}/{number}", known_days=days)
+            for number in range(settings.ingest_writers)
+        ),
     ]
     ingest_metrics = IngestMetrics(metrics)
     presence = Presence(pool)
 
-    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics, writers)
+    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics)
     pipeline.on_commit(lambda batch: presence.hear(batch.heard, batch.gateways))
     ingest_metrics.watch(lambda: pipeline.messages)
     life.spawn("presence", presence.run())
@@ -88,7 +93,7 @@ async def build(
     )
     for writer in writers:
         life.on_stop(f"connection of {writer.name}", writer.close)
-        life.spawn(f"writer {writer.name}", pipeline.write_for_ever(writer))
+        life.spawn(f"writer {writer.name}", pipeline.write_for_ever(writer, express=writer is express))
     life.spawn("resolver", pipeline.resolve_for_ever())
     return IngestParts(pipeline, pool, connect)
 

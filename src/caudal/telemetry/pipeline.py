@@ -71,13 +71,11 @@ class Pipeline:
         topics: TopicTable,
         settings: IngestSettings,
         metrics: IngestMetrics,
-        writers: list[Writer],
     ) -> None:
         self._directory = directory
         self._topics = topics
         self._settings = settings
         self._metrics = metrics
-        self._writers = writers
         self._after_commit: list[Callable[[Batch], None]] = []
         self._limits = Limits(payload_bytes=settings.ingest_payload_max)
         self._skew = settings.ingest_clock_skew_s * 1_000_000
@@ -422,10 +420,10 @@ class Pipeline:
 
     # -- writing
 
-    async def write_for_ever(self, writer: Writer) -> None:
-        """Store one batch after the other; one task for each writer runs this."""
+    async def write_for_ever(self, writer: Writer, *, express: bool = False) -> None:
+        """Store one batch after the other; one task for each writer runs this (see Queue for `express`)."""
         while True:
-            batch = await self.queue.take()
+            batch = await self.queue.take(express=express)
             tallies = await writer.store(batch)
             self._settle(batch, tallies)
 

@@ -1,9 +1,10 @@
 """What is in flight: batches that fill, writers that wait for them, and the bounds on both.
 
 Two lanes keep a tenant that floods from slowing the others. A tenant with more than its share in flight goes
-into the heavy lane, all others into the light one, and a writer takes from each in turn; so a quiet tenant's
-message waits for one batch of the flood at most. Far beyond its share a tenant's connections are not read for
-a while, so that it cannot fill the bound that everybody has in common.
+into the heavy lane, all others into the light one. A writer takes from each in turn, and one, the express
+writer, from the light lane alone; so a quiet tenant's message does not wait for a batch of the flood. Far
+beyond its share a tenant's connections are not read for a while, so that it cannot fill the bound that
+everybody has in common.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Queue:
         self._light, self._heavy = _Lane(), _Lane()
         self._heavy_next = False
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._idle_express: deque[asyncio.Future[None]] = deque()
         self._by_tenant: Counter[int] = Counter()
         self._held_back: dict[int, set[Origin]] = {}
         self._resume: list[Callable[[], None]] = []
@@ -124,28 +126,32 @@ class Queue:
     def wake(self) -> None:
         """Wake as many idle writers as there are batches."""
         ready = len(self._light) + len(self._heavy)
-        while ready and self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                ready -= 1
+        for idle in (self._idle, self._idle_express):
+            while ready and idle and (idle is self._idle or len(self._light)):
+                waiter = idle.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+                    ready -= 1
 
-    async def take(self) -> Batch:
-        """The next batch to store.
+    async def take(self, *, express: bool = False) -> Batch:
+        """The next batch to store; for the express writer, the next of the light lane.
 
         A writer that has nothing to do takes what there is at once, so a quiet system answers in
         milliseconds; while all are busy batches fill, so a busy one writes in full batches. A batch thus
         never waits for its time while a connection stands idle, and `INGEST_BATCH_MS` is kept by itself.
         """
         while True:
-            first, second = (self._heavy, self._light) if self._heavy_next else (self._light, self._heavy)
-            self._heavy_next = not self._heavy_next
-            batch = first.take() or second.take()
+            batch = self._light.take() if express else self._take_in_turn()
             if batch is not None:
                 return batch
             waiter = asyncio.get_running_loop().create_future()
-            self._idle.append(waiter)
+            (self._idle_express if express else self._idle).append(waiter)
             await waiter
+
+    def _take_in_turn(self) -> Batch | None:
+        first, second = (self._heavy, self._light) if self._heavy_next else (self._light, self._heavy)
+        self._heavy_next = not self._heavy_next
+        return first.take() or second.take()
 
     def settled(self, batch: Batch) -> None:
         """Everything in `batch` is committed and acknowledged: make room."""

@@ -23,7 +23,9 @@ class IngestSettings(msgspec.Struct, frozen=True):
     ingest_batch_ms: Annotated[
         int, setting("Milliseconds from a batch's first message to its close", ge=0)
     ] = 250
-    ingest_writers: Annotated[int, setting("Database connections that write", ge=1)] = 2
+    ingest_writers: Annotated[
+        int, setting("Database connections that write, beside the express one", ge=1)
+    ] = 2
     ingest_payload_max: Annotated[int, setting("Bytes in a payload; larger is `too_large`", ge=1024)] = (
         1 << 20
     )
