@@ -73,7 +73,7 @@ end $$;
 -- Append records in the order given; the caller's transaction decides whether they exist. Runs with its owner's
 -- rights: who may publish may still not read what others published.
 create function caudal.log_append(p_topic text, p_keys text[], p_values bytea[]) returns void
-  language plpgsql security definer set search_path = caudal, pg_catalog, pg_temp as $$
+  language plpgsql security definer set search_path = caudal, pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   topic log_topic;
   bases bigint[];
@@ -146,7 +146,7 @@ end $$;
 create function caudal.log_commit(
   p_group text, p_member uuid, p_topics smallint[], p_partitions smallint[], p_epochs bigint[], p_next bigint[]
 ) returns boolean
-  language plpgsql security definer set search_path = caudal, pg_catalog, pg_temp as $$
+  language plpgsql security definer set search_path = caudal, pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare changed int;
 begin
   update log_group g set committed = greatest(g.committed, c.next)

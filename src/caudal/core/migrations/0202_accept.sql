@@ -1,4 +1,6 @@
--- Accept a batch of one tenant's messages: authorise, store, append to the log; all with the caller's rights.
+-- Accept a batch of one tenant's messages: authorise, store, append to the log. It runs with its owner's rights,
+-- because row security would look the tenant up again for each statement of each batch; so every statement below
+-- goes by `tenant`, or by a conversation that was found by it.
 --
 -- outcome: accepted; repeated (an earlier message with this idempotency key; its id is returned); key_reused (the
 -- key belongs to another text); forbidden (not a participant, or not of that group); no_recipient; no_file; itself.
@@ -9,17 +11,12 @@ create function caudal.is_participant(p_conversation bigint, p_who text) returns
         or exists (select from caudal.participant p join caudal.group_member g on g.group_id = p.who and g.who = p_who
                    where p.conversation_id = p_conversation and p.who like 'group\_%') $$;
 
--- Whether a person belongs to the tenant.
-create function caudal.is_person(p_tenant int, p_id text) returns boolean language plpgsql stable as $$
-begin
-  return exists (select from caudal.membership m where m.tenant_id = p_tenant and m.person_id = p_id::uuid);
-end $$;
-
 create function caudal.accept_messages(
   p_ids uuid[], p_conversations text[], p_senders text[], p_recipients text[], p_contents text[], p_files uuid[],
   p_keys text[], p_values bytea[], p_at timestamptz
 ) returns table (ord bigint, outcome text, message_id uuid)
-  language plpgsql as $$
+  -- Plans that fit any arguments: else each statement is planned anew for each batch's arrays, at more than its run.
+  language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
   tenant int := caudal.current_tenant();
@@ -28,20 +25,28 @@ declare
   inserted uuid[];
   round int;
 begin
+  if tenant is null then raise exception 'no tenant' using errcode = 'insufficient_privilege'; end if;
   for round in 1..2 loop
     select array_agg(c.id order by i.ord),
-           array_agg(case
-             when c.id is not null and not caudal.is_participant(c.id, i.sender) then 'forbidden'
+           array_agg(coalesce(case
+             when c.id is not null
+               and not exists (select from caudal.participant p where p.conversation_id = c.id and p.who = i.sender)
+               and not exists (select from caudal.participant p join caudal.group_member g on g.group_id = p.who
+                               where p.conversation_id = c.id and p.who like 'group\_%' and g.who = i.sender) then 'forbidden'
              when i.recipient is null then null
              when i.recipient = i.sender then 'itself'
              when i.recipient like 'group\_%' then
-               case when exists (select from caudal.group_member g where g.group_id = i.recipient and g.who = i.sender)
+               case when exists (select from caudal.group_member g
+                 where g.group_id = i.recipient and g.who = i.sender and g.tenant_id = tenant)
                  then null else 'forbidden' end
              when i.recipient ~ '^[0-9a-f]{8}-[0-9a-f-]{27}$' then
-               case when caudal.is_person(tenant, i.recipient) then null else 'no_recipient' end
-           end order by i.ord)
+               case when exists (select from caudal.membership m
+                 where m.tenant_id = tenant and m.person_id = i.recipient::uuid) then null else 'no_recipient' end
+           end, case when i.file is not null and not exists (
+             select from caudal.file f where f.id = i.file and f.conversation_id = c.id) then 'no_file' end) order by i.ord)
       into convs, outcomes
-      from unnest(p_conversations, p_senders, p_recipients) with ordinality i(conversation, sender, recipient, ord)
+      from unnest(p_conversations, p_senders, p_recipients, p_files) with ordinality
+        i(conversation, sender, recipient, file, ord)
       left join caudal.conversation c on c.tenant_id = tenant and c.name = i.conversation;
     exit when round = 2 or array_position(convs, null) is null;
     -- Whoever comes first begins the conversation; then everybody is looked at again, whoever began it.
@@ -59,12 +64,6 @@ begin
         cross join lateral (values (f.sender), (f.recipient)) w(who) where w.who is not null
       on conflict do nothing;
   end loop;
-
-  if exists (select from unnest(p_files) f where f is not null) then
-    select array_agg(coalesce(i.outcome, case when i.file is not null
-        and not exists (select from caudal.file f where f.id = i.file and f.conversation_id = i.conv) then 'no_file' end) order by i.ord)
-      into outcomes from unnest(outcomes, p_files, convs) with ordinality i(outcome, file, conv, ord);
-  end if;
 
   -- The conversation's lock makes its places, its records in the log and its commits one order.
   perform from caudal.conversation c
@@ -114,6 +113,11 @@ begin
               where m.tenant_id = tenant and m.sender = i.sender and m.idempotency_key = i.key) else i.id end
     from unnest(p_ids, outcomes, p_senders, p_keys) with ordinality i(id, outcome, sender, key, ord) order by i.ord;
 end $$;
+
+revoke execute on function caudal.accept_messages(uuid[], text[], text[], text[], text[], uuid[], text[], bytea[], timestamptz)
+  from public;
+grant execute on function caudal.accept_messages(uuid[], text[], text[], text[], text[], uuid[], text[], bytea[], timestamptz)
+  to caudal_app;
 
 -- Files that messages name; the object store has the bytes.
 create table caudal.file (
