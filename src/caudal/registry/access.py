@@ -2,7 +2,7 @@
 
 | who | user name | publishes | subscribes to |
 |---|---|---|---|
-| device | `t:{tenant}:d:{device}` | its own state, telem, event, alarm, ack, asset telemetry | its own cmd |
+| device | `t:{tenant}:d:{device}` | its own state, telem, event, alarm, ack | its own cmd |
 | gateway | its MAC | its own readings; telemetry of its site's assets | its own commands |
 | backend | a name | commands | everything devices publish |
 | dashboard | a name | nothing | everything devices publish |
@@ -41,7 +41,7 @@ TOPICS: Mapping[str, str] = {
     "asset": "tenants/{tenant}/sites/{site}/assets/{device}/telemetry",
 }
 
-DEVICE_PUBLISHES = ("state", "telem", "event", "alarm", "ack", "asset")
+DEVICE_PUBLISHES = ("state", "telem", "event", "alarm", "ack")
 DEVICE_SUBSCRIBES = ("cmd",)
 GATEWAY_PUBLISHES = ("meter", "asset")
 GATEWAY_SUBSCRIBES = ("meter_cmd",)

@@ -63,7 +63,7 @@ class Authenticator:
         self._fresh = fresh
         self._size = size
         self._session = timedelta(hours=session_hours)
-        self._devices = devices
+        self.devices = devices
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._claims: OrderedDict[str, Claims] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Known]] = {}
@@ -182,10 +182,11 @@ class Authenticator:
 
     async def _device(self, key: str) -> Known:
         try:
-            user, _, password = b64decode(key.removeprefix("basic "), validate=True).decode().partition(":")
+            # From the right: a device's name has colons (t:acme:d:pump), its password, made by us, has none.
+            user, _, password = b64decode(key.removeprefix("basic "), validate=True).decode().rpartition(":")
         except ValueError as error:
             raise Unauthenticated("The Basic credentials cannot be read.") from error
-        found = await self._devices.authenticate_device(user, password) if self._devices else None
+        found = await self.devices.authenticate_device(user, password) if self.devices else None
         if found is None:
             raise Unauthenticated("The device's name or password is wrong.")
         return Known(found, time.monotonic() + self._fresh, float("inf"), None)

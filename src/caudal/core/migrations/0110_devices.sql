@@ -252,22 +252,23 @@ begin
   with gone as (
     delete from caudal.held_message h where h.tenant_id = owner and h.device_name = wanted returning *
   ), kept as (
-    -- As many parts as were held, on the day they were held: the ledger's sums of that day still agree.
-    insert into caudal.dead_letter(tenant_id, tenant_name, device_name, topic, payload, reason, sentence, received,
-      digest, items, stored)
+    insert into caudal.dead_letter(tenant_id, tenant_name, device_name, topic, payload, reason, sentence,
+                                   received, digest, items)
     select g.tenant_id, t.name, g.device_name, g.topic, g.payload, 'unknown_device',
-      'The device was in quarantine and has been rejected.', g.received, g.digest,
-      g.items, g.stored
-    from gone g join caudal.tenant t on t.id = g.tenant_id order by g.id returning received, items, stored
+      'The device was in quarantine and has been rejected.', g.received, g.digest, g.items
+    from gone g join caudal.tenant t on t.id = g.tenant_id order by g.id returning items
   ), per_day as (
-    select (stored at time zone 'UTC')::date as day, count(*) as n, sum(items) as parts, min(received) as first,
-      max(received) as last
-    from kept group by 1
+    -- Each correction on the day that counted the message as held; as a dead letter it counts today.
+    select (stored at time zone 'UTC')::date as day, -sum(items) as held, 0 as dead, count(*) as n from gone group by 1
+    union all
+    select (now() at time zone 'UTC')::date, 0, (select coalesce(sum(items), 0) from kept), 0
   ), noted as (
-    insert into caudal.ledger as l (day, tenant_id, writer, dead, held, first_received, last_received)
-    select day, owner, 'registry', parts, -parts, first, last from per_day
+    insert into caudal.ledger as l (day, tenant_id, writer, received, dead, held, first_received, last_received)
+    select day, owner, 'registry', sum(held + dead), sum(dead), sum(held), now(), now() from per_day
+    group by day having sum(held) <> 0 or sum(dead) <> 0
     on conflict (day, tenant_id, writer) do update
-      set dead = l.dead + excluded.dead, held = l.held + excluded.held, last_committed = now()
+      set received = l.received + excluded.received, dead = l.dead + excluded.dead, held = l.held + excluded.held,
+          last_committed = now()
     returning 1
   )
   select coalesce(sum(n), 0) into moved from per_day;

@@ -69,7 +69,7 @@ class WishAnswer(msgspec.Struct):
     result: Literal["allow", "deny", "ignore"]
 
 
-def _from_broker(request: Request[Any, Any, Any], settings: AccessSettings) -> None:
+def from_broker(request: Request[Any, Any, Any], settings: AccessSettings) -> None:
     """That it is the broker who asks, where a secret is set. Raises Unauthenticated."""
     secret = settings.mqtt_http_secret
     if secret is None:
@@ -105,7 +105,7 @@ async def sign_in(
     access_settings: Given[AccessSettings],
 ) -> SignInAnswer:
     """Whether a client may connect, and its rules."""
-    _from_broker(request, access_settings)
+    from_broker(request, access_settings)
     client = await _client(pool, access_settings, data)
     if client is None:
         return SignInAnswer("deny")
@@ -128,7 +128,7 @@ async def may(
     access_settings: Given[AccessSettings],
 ) -> WishAnswer:
     """Whether a client that has signed in may publish or subscribe; one revoked since then may not."""
-    _from_broker(request, access_settings)
+    from_broker(request, access_settings)
     client = await _signed_in(pool, data, access_settings)
     if client is None or "\0" in data.topic:
         return WishAnswer("deny")

@@ -1,0 +1,405 @@
+"""Telemetry over HTTP: the same formats, ledger and dead letters as over MQTT, through the same pipeline.
+
+202 comes after the commit, and says of each message what it came to; a dead letter is an outcome, no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Annotated, Any, Literal, TypeAlias
+from zoneinfo import ZoneInfo
+
+import msgspec
+from litestar import Request, post
+from litestar.params import PathParameter, QueryParameter
+
+from caudal.core.errors import Forbidden, InvalidInput, TooLarge, Unauthenticated
+from caudal.mqtt.ports import Principal as Sender
+from caudal.mqtt.topics import valid_name
+from caudal.registry import access, audit, credentials
+from caudal.registry.access import Access, AccessSettings, Client
+from caudal.registry.credentials import Issued
+from caudal.registry.devices_http import DevicePrincipal
+from caudal.registry.permissions import Action
+from caudal.telemetry import bodies
+from caudal.telemetry.decode import decode
+from caudal.telemetry.envelope import Envelope
+from caudal.telemetry.model import Decoded, Limits, Reject
+from caudal.telemetry.pipeline import Pipeline
+from caudal.telemetry.settings import IngestSettings
+from caudal.telemetry.submit import Outcome, submit
+from caudal.telemetry.topics import Route, TopicTable
+from caudal.web.api.mqtt_auth import BROKER, from_broker
+from caudal.web.door import Door
+from caudal.web.guards import requires
+from caudal.web.inject import Caller, Database, Given
+
+NEEDS = frozenset({"pipeline", "rules", "access_settings", "ingest_settings"})
+SEND = [requires(Action.TELEMETRY_WRITE)]
+PACKED_MAX = 8 << 20
+UNPACKED_MAX = 32 << 20
+MESSAGES_MAX = 10_000
+TIMEOUT_SECONDS = 30.0
+# Unpacking and taking apart this much is worth a thread.
+THREAD_BYTES = 64 << 10
+
+Name: TypeAlias = Annotated[str, PathParameter(min_length=1, max_length=256)]
+Site: TypeAlias = Annotated[
+    str, QueryParameter(min_length=1, max_length=256, description="The site, as on the topic")
+]
+Result: TypeAlias = Literal["stored", "duplicate", "held", "empty", "partly", "dead", "refused"]
+
+
+class Fault(msgspec.Struct):
+    """Why a message, or a part of it, became a dead letter or was refused."""
+
+    reason: str
+    sentence: str
+    pointer: str = ""
+
+
+class MessageOutcome(msgspec.Struct):
+    """What one message came to; `partly`: some of its parts became dead letters. Counts are of its parts."""
+
+    index: int
+    result: Result
+    stored: int = 0
+    duplicates: int = 0
+    held: int = 0
+    dead: int = 0
+    errors: list[Fault] = []
+
+
+class Accepted(msgspec.Struct):
+    """What a body came to: committed when this is read. Refused messages are the caller's to look at."""
+
+    messages: int
+    refused: int
+    outcomes: list[MessageOutcome]
+
+
+class TestSample(msgspec.Struct):
+    """A sample as it would be stored. `ts` in UTC; `qual` 0 good, 1 suspect, 2 bad."""
+
+    device: str
+    point: str
+    ts: str
+    value: float | bool | str | None
+    unit: str | None
+    qual: int
+    new_device: bool
+    new_point: bool
+
+
+class TestResult(msgspec.Struct):
+    """What a payload would become; nothing was stored."""
+
+    format: str | None
+    samples: list[TestSample]
+    errors: list[Fault]
+    kind: str | None = None
+    tenant: str | None = None
+    metadata: bool = False
+
+
+Request_: TypeAlias = Request[Any, Any, Any]
+
+
+async def _body(request: Request_) -> bytes:
+    packed = await request.body()
+    encoding = request.headers.get("content-encoding", "")
+    if len(packed) < THREAD_BYTES:
+        return bodies.unpack(packed, encoding, UNPACKED_MAX)
+    return await asyncio.to_thread(bodies.unpack, packed, encoding, UNPACKED_MAX)
+
+
+def _ndjson(request: Request_) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in ("application/x-ndjson", "application/jsonl", "application/ndjson")
+
+
+def _outcome(index: int, came: Outcome) -> MessageOutcome:
+    tally = came.tally
+    good: Result = (
+        "stored" if tally.stored else "held" if tally.held else "duplicate" if tally.duplicates else "empty"
+    )
+    result: Result = good if not came.dead else "dead" if good == "empty" else "partly"
+    return MessageOutcome(
+        index, result, tally.stored, tally.duplicates, tally.held, tally.dead,
+        [Fault(dead.reason, dead.sentence, dead.pointer) for dead in came.dead],
+    )  # fmt: skip
+
+
+async def _send(pipeline: Pipeline, sender: Sender, wanted: Sequence[tuple[str, bytes] | Fault]) -> Accepted:
+    """Submit what is not refused; outcomes in order."""
+    chosen = [(index, item) for index, item in enumerate(wanted) if not isinstance(item, Fault)]
+    came = await submit(
+        pipeline, [(topic, payload, sender) for _, (topic, payload) in chosen], timeout=TIMEOUT_SECONDS
+    )
+    found: dict[int, MessageOutcome] = {
+        index: _outcome(index, outcome) for (index, _), outcome in zip(chosen, came, strict=True)
+    }
+    for index, item in enumerate(wanted):
+        if isinstance(item, Fault):
+            found[index] = MessageOutcome(index, "refused", errors=[item])
+    return Accepted(len(wanted), len(wanted) - len(chosen), [found[index] for index in range(len(wanted))])
+
+
+class _Rights:
+    """What a caller may send on. MACs name their account, so those of a body are looked up together."""
+
+    def __init__(self, principal: Caller, rules: Access, macs: frozenset[str]) -> None:
+        self._principal = principal
+        self._rules = rules
+        self._macs = macs
+
+    def refusal(self, topic: str, route: Route | None) -> Fault | None:
+        """Why not, or None."""
+        if not valid_name(topic):
+            return Fault("topic", "that is no topic to publish on")
+        principal = self._principal
+        if isinstance(principal, DevicePrincipal):
+            if self._rules.may_publish(principal.client, topic):
+                return None
+            return Fault("topic", "the device may publish on its own topics alone")
+        if route is None:
+            return Fault("topic", "no topic template fits it")
+        if route.mac is not None:
+            mine = route.mac in self._macs
+            return None if mine else Fault("unknown_device", "no gateway of this account has that MAC")
+        if route.tenant is not None and route.tenant != principal.tenant:
+            return Fault("unknown_tenant", "the topic is of another account than the credentials")
+        return None
+
+
+async def _rights(principal: Caller, rules: Access, door: Door, routes: Sequence[Route | None]) -> _Rights:
+    macs = {route.mac for route in routes if route is not None and route.mac is not None}
+    if macs and not isinstance(principal, DevicePrincipal):
+        async with door.read() as connection:
+            rows = await connection.fetch("select mac from caudal.gateway where mac = any($1)", sorted(macs))
+        macs = {row["mac"] for row in rows}
+    return _Rights(principal, rules, frozenset(macs))
+
+
+def _sender(principal: Caller) -> Sender:
+    return principal.client if isinstance(principal, DevicePrincipal) else Sender(principal.actor)
+
+
+TOPICS = TopicTable()
+
+
+async def _own(
+    request: Request_, topic: str, pipeline: Pipeline, principal: Caller, rules: Access, door: Door
+) -> Accepted:
+    """Payloads of one topic: the body is one, or holds one a line."""
+    body = await _body(request)
+    payloads = list(bodies.lines(body)) if _ndjson(request) else [body]
+    if len(payloads) > MESSAGES_MAX:
+        raise TooLarge(f"At most {MESSAGES_MAX} messages at a time.")
+    route = TOPICS.match(topic)
+    refusal = (await _rights(principal, rules, door, [route])).refusal(topic, route)
+    if refusal is not None:
+        raise Forbidden(f"{refusal.sentence[:1].upper()}{refusal.sentence[1:]}.", code=refusal.reason)
+    return await _send(pipeline, _sender(principal), [(topic, payload) for payload in payloads])
+
+
+@post("/api/ingest/devices/{device:str}", guards=SEND, status_code=202, request_max_body_size=PACKED_MAX,
+      opt={"problems": (400, 413)})  # fmt: skip
+async def ingest_device(
+    request: Request_,
+    device: Name,
+    pipeline: Given[Pipeline],
+    principal: Caller,
+    rules: Given[Access],
+    door: Database,
+    site: Site = "-",
+) -> Accepted:
+    """Telemetry of one device: the body is a payload of any format, or NDJSON with one a line."""
+    for name in (device, site, principal.tenant):
+        if not access.addressable(name):
+            raise InvalidInput("A name of tenant, site or device cannot stand on a topic.")
+    topic = rules.topics["telem"].format(tenant=principal.tenant, site=site, device=device, mac="")
+    return await _own(request, topic, pipeline, principal, rules, door)
+
+
+@post("/api/ingest/gateways/{mac:str}", guards=SEND, status_code=202, request_max_body_size=PACKED_MAX,
+      opt={"problems": (400, 413)})  # fmt: skip
+async def ingest_gateway(
+    request: Request_,
+    mac: Name,
+    pipeline: Given[Pipeline],
+    principal: Caller,
+    rules: Given[Access],
+    door: Database,
+) -> Accepted:
+    """Readings of the meters behind a gateway: the body is a payload, or NDJSON with one a line."""
+    known = access.split_mac(mac)
+    if known is None:
+        raise InvalidInput("mac: write it as aa:bb:cc:dd:ee:ff.")
+    topic = rules.topics["meter"].format(tenant="", site="", device="", mac=known)
+    return await _own(request, topic, pipeline, principal, rules, door)
+
+
+async def _opened(request: Request_, settings: IngestSettings) -> list[Envelope | Reject]:
+    body = await _body(request)
+    limits = Limits(payload_bytes=settings.ingest_payload_max)
+
+    def take_apart() -> list[Envelope | Reject]:
+        return bodies.envelopes(body, ndjson=_ndjson(request), limits=limits, most=MESSAGES_MAX)
+
+    return take_apart() if len(body) < THREAD_BYTES else await asyncio.to_thread(take_apart)
+
+
+def _refused(reject: Reject) -> Fault:
+    return Fault(reject.reason, reject.sentence, reject.pointer)
+
+
+@post("/api/ingest", guards=SEND, status_code=202, request_max_body_size=PACKED_MAX,
+      opt={"problems": (400, 413)})  # fmt: skip
+async def ingest(
+    request: Request_,
+    pipeline: Given[Pipeline],
+    principal: Caller,
+    rules: Given[Access],
+    ingest_settings: Given[IngestSettings],
+    door: Database,
+) -> Accepted:
+    """Messages with their topics, `{topic, payload, client_id?, ts?}`: one, an array of them, or NDJSON.
+
+    `payload` is an object, an array, or a string that holds what the device sent.
+    """
+    opened = await _opened(request, ingest_settings)
+    routes = [TOPICS.match(item.topic) if isinstance(item, Envelope) else None for item in opened]
+    rights = await _rights(principal, rules, door, routes)
+    wanted: list[tuple[str, bytes] | Fault] = []
+    for item, route in zip(opened, routes, strict=True):
+        if isinstance(item, Reject):
+            wanted.append(_refused(item))
+        else:
+            wanted.append(rights.refusal(item.topic, route) or (item.topic, item.payload))
+    return await _send(pipeline, _sender(principal), wanted)
+
+
+@post("/api/ingest/emqx", guards=BROKER, status_code=202, request_max_body_size=PACKED_MAX,
+      opt={"problems": (400, 401, 413, 503)})  # fmt: skip
+async def ingest_emqx(
+    request: Request_,
+    pipeline: Given[Pipeline],
+    access_settings: Given[AccessSettings],
+    ingest_settings: Given[IngestSettings],
+) -> Accepted:
+    """What EMQX's webhook posts, for all accounts: the broker has checked who may publish on which topic."""
+    from_broker(request, access_settings)
+    opened = await _opened(request, ingest_settings)
+    wanted: list[tuple[str, bytes] | Fault] = [
+        (item.topic, item.payload) if isinstance(item, Envelope) else _refused(item) for item in opened
+    ]
+    return await _send(pipeline, Client(name="emqx", role="backend"), wanted)
+
+
+# -- what a payload would become
+
+
+@post("/api/ingest/test", guards=[requires(Action.TELEMETRY_TEST)], status_code=200,
+      request_max_body_size=PACKED_MAX, opt={"problems": (400, 413)})  # fmt: skip
+async def test_payload(
+    request: Request_,
+    principal: Caller,
+    door: Database,
+    ingest_settings: Given[IngestSettings],
+) -> TestResult:
+    """What `{topic, payload}` would become. Stores nothing, registers nothing, counts nothing."""
+    opened = await _opened(request, ingest_settings)
+    if len(opened) != 1:
+        raise InvalidInput("Give one message.")
+    item = opened[0]
+    if isinstance(item, Reject):
+        return TestResult(None, [], [_refused(item)])
+    route = TOPICS.match(item.topic)
+    if route is None:
+        return TestResult(None, [], [Fault("topic", TOPICS.explain(item.topic))])
+    if route.tenant is not None and route.tenant != principal.tenant:
+        raise Forbidden("The topic is of another account than yours.")
+    async with door.read() as connection:
+        bound, zone = await _binding(connection, route)
+        found = decode(
+            route, item.payload, bound_format=bound, zone=zone,
+            now=int(datetime.now(UTC).timestamp() * 1e6),
+            max_skew_us=ingest_settings.ingest_clock_skew_s * 1_000_000,
+            limits=Limits(payload_bytes=ingest_settings.ingest_payload_max),
+        )  # fmt: skip
+        if isinstance(found, Reject):
+            return TestResult(None, [], [_refused(found)], route.kind, principal.tenant)
+        samples = await _samples(connection, route, found)
+    return TestResult(
+        found.format, samples, [Fault(f.reason, f.sentence, f.pointer) for f in found.faults], route.kind,
+        principal.tenant, found.device_meta is not None or found.meta is not None,
+    )  # fmt: skip
+
+
+async def _binding(connection: Any, route: Route) -> tuple[str | None, tzinfo | None]:
+    """The format the device is bound to, and its site's time zone."""
+    if route.mac is not None:
+        row = await connection.fetchrow(
+            "select null::text as format, coalesce(s.time_zone, t.time_zone) as zone from caudal.gateway g"
+            " join caudal.tenant t on t.id = g.tenant_id left join caudal.site s on s.id = g.site_id"
+            " where g.mac = $1",
+            route.mac,
+        )
+    else:
+        row = await connection.fetchrow(
+            "select d.format, coalesce(s.time_zone, t.time_zone) as zone from caudal.device d"
+            " join caudal.tenant t on t.id = d.tenant_id left join caudal.site s on s.id = d.site_id"
+            " where d.name = $1",
+            route.device,
+        )
+    if row is None:
+        return None, None
+    return row["format"], None if row["zone"] in (None, "UTC") else ZoneInfo(row["zone"])
+
+
+async def _samples(connection: Any, route: Route, found: Decoded) -> list[TestSample]:
+    names = sorted({sample[0] or route.device or "" for sample in found.samples})
+    rows = await connection.fetch(
+        "select d.name, array(select r.name from caudal.series r where r.device_id = d.id) as points"
+        " from caudal.device d where d.name = any($1)",
+        names,
+    )
+    known = {row["name"]: set(row["points"]) for row in rows}
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    made = []
+    for name, point, ts, num, flag, text, unit, qual in found.samples[:1000]:
+        device = name or route.device or ""
+        value = num if num is not None else flag if flag is not None else text
+        made.append(
+            TestSample(
+                device, point, (epoch + timedelta(microseconds=ts)).isoformat(), value, unit, qual,
+                device not in known, point not in known.get(device, ()),
+            )
+        )  # fmt: skip
+    return made
+
+
+# -- a device looks after its own password
+
+
+@post("/api/device/credentials", guards=SEND, status_code=201)
+async def rotate_own(door: Database, principal: Caller, access_settings: Given[AccessSettings]) -> Issued:
+    """A device or gateway replaces its own password: the old one has its grace period."""
+    if not isinstance(principal, DevicePrincipal):
+        raise Unauthenticated("This is for a device, with its own password.")
+    client = principal.client
+    async with door.write() as connection:
+        if client.device_id is not None:
+            thing, number = "device", client.device_id
+        else:
+            assert client.gateway_id is not None  # a DevicePrincipal is one or the other
+            thing, number = "gateway", client.gateway_id
+        made = await credentials.issue(connection, thing, number, access_settings, by=principal.actor)  # type: ignore[arg-type]
+        await audit.record(connection, principal, "credential.rotated", client.key)
+    return made
+
+
+ROUTES = [ingest_device, ingest_gateway, ingest, ingest_emqx, test_payload, rotate_own]
