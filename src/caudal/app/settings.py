@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from caudal.app.upkeep import UpkeepSettings
 from caudal.core.db import DatabaseSettings
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.settings import describe
@@ -11,8 +12,10 @@ from caudal.messaging.connector_settings import SendingSettings
 from caudal.messaging.settings import MessagingSettings
 from caudal.registry.access import AccessSettings
 from caudal.registry.mosquitto import MosquittoSettings
+from caudal.registry.pki.settings import PkiSettings
 from caudal.registry.settings import PeopleSettings
 from caudal.sandbox.settings import SandboxSettings
+from caudal.telemetry.maintenance import RetentionSettings
 from caudal.telemetry.settings import DoorSettings, IngestSettings
 from caudal.web.settings import WebSettings
 
@@ -20,7 +23,10 @@ GROUPS: dict[str, type[msgspec.Struct]] = {
     "Database": DatabaseSettings,
     "Telemetry: doors": DoorSettings,
     "Telemetry: ingest": IngestSettings,
+    "Telemetry: retention": RetentionSettings,
+    "Upkeep": UpkeepSettings,
     "Devices' access": AccessSettings,
+    "Certificates": PkiSettings,
     "Mosquitto's files": MosquittoSettings,
     "People": PeopleSettings,
     "HTTP": WebSettings,

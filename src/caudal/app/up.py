@@ -52,6 +52,7 @@ REST = (
             "WHATSAPP_METRICS_PORT": 8083,
             "INSTAGRAM_METRICS_PORT": 8084,
             "APPRISE_METRICS_PORT": 8086,
+            "UPKEEP_METRICS_PORT": 8087,
         },
     ),
 )

@@ -1,11 +1,11 @@
-"""Router and connectors in one process, each with its own port: for one machine, where memory counts."""
+"""Router, connectors and upkeep in one process, each with its own port: for one machine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
-from caudal.app import connector, router
+from caudal.app import connector, router, upkeep
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.readiness import VARIABLE, announce
 from caudal.messaging import connectors
@@ -18,4 +18,5 @@ async def start(life: Lifecycle, environ: Mapping[str, str] = os.environ) -> Non
     await router.starter(inner)(life)
     for name in connectors.names():
         await connector.starter(name, inner)(life)
+    await upkeep.starter(inner)(life)
     await announce(life, environ, {})

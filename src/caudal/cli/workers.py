@@ -1,4 +1,4 @@
-"""`caudal workers`: router and connectors in one process."""
+"""`caudal workers`: router, connectors and upkeep in one process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caudal.app.process import run_process
 
 @click.command()
 def command() -> None:
-    """Run the router and every connector in one process, each on its own metrics port."""
+    """Run router, connectors and upkeep in one process, each on its own metrics port."""
     from caudal.app import workers
 
     sys.exit(run_process(workers.start, grace=35))
