@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +154,54 @@ MakeEndpoint = Callable[..., Awaitable[Endpoint]]
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
     """The loop that production runs on: its transports pause, flush and close in ways of their own."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+class Mosquitto:
+    """A broker in a folder of its own."""
+
+    def __init__(self, program: str, folder: Path, port: int, lines: str = "") -> None:
+        self.program = program
+        self.port = port
+        self.config = folder / "mosquitto.conf"
+        # As root it would become a user who cannot reach the folder.
+        self.config.write_text(
+            f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\nmax_queued_messages 100000\n{lines}\n"
+        )
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            self.program, "-c", str(self.config), stdout=asyncio.subprocess.DEVNULL, stderr=None
+        )
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    return
+
+    async def stop(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+async def broker(require: Any, tmp_path: Path) -> AsyncIterator[Mosquitto]:
+    started = Mosquitto(require("mosquitto"), tmp_path, free_port())
+    await started.start()
+    yield started
+    await started.stop()
 
 
 @pytest.fixture

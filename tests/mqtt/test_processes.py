@@ -43,13 +43,47 @@ uvloop.run(main())
 """
 
 
-async def start(port: int, store: Any) -> tuple[asyncio.subprocess.Process, int]:
+# A worker that stores what a broker sends it, and settles a little later.
+WORKER = """
+import asyncio, os, sys, uvloop
+from pathlib import Path
+from caudal.mqtt.identity import WorkerIdentity
+from caudal.mqtt.ports import settle
+from caudal.mqtt.settings import SubscriberSettings
+from caudal.mqtt.subscriber import Subscriber
+
+class Store:
+    accepting = True
+    def __init__(self): self.file = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    def submit(self, batch):
+        os.write(self.file, b"".join(m.payload + b"\\n" for m in batch))
+        asyncio.get_running_loop().call_later(0.005, settle, batch)
+    def on_resume(self, callback): pass
+
+async def main():
+    name = WorkerIdentity(Path(sys.argv[2]).parent / "workers")
+    url = f"mqtt://127.0.0.1:{sys.argv[1]}"
+    settings = SubscriberSettings(url=url, topics=("a",), client_id=name.client_id, retry_first=0.1)
+    subscriber = Subscriber(settings, Store())
+    subscriber.start()
+    await subscriber.online.wait()
+    print(sys.argv[1], flush=True)
+    await asyncio.Event().wait()
+
+uvloop.run(main())
+"""
+
+
+async def start(port: int, store: Any, program: str = PROGRAM) -> tuple[asyncio.subprocess.Process, int]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, str(port), str(store), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, str(port), str(store), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     async with asyncio.timeout(20):
-        return process, int(await process.stdout.readline())
+        async for line in process.stdout:  # what is not a number is its log
+            if line.strip().isdigit():
+                return process, int(line)
+    raise RuntimeError("the process ended before it was ready")
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
@@ -107,3 +141,35 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path: Any) -> None:
     assert totals.reconnects >= 5
     assert totals.unacked == 0
     assert set(store.read_bytes().split()) == {payload for source in sources for _, payload in source}
+
+
+async def test_a_worker_killed_and_a_broker_restarted_lose_nothing(broker: Any, tmp_path: Any) -> None:
+    store = tmp_path / "store"
+    worker, _ = await start(broker.port, store, WORKER)
+    fleet = LoadFleet("127.0.0.1", broker.port, connects(3), window=20, reconnect=True)
+    await fleet.open()
+    sources = [[("a", b"%d-%d" % (c, n)) for n in range(10_000)] for c in range(3)]
+    running = asyncio.create_task(fleet.run(sources, rate=3000, seconds=40))
+    try:
+        for number in range(4):
+            before = fleet.totals.acked
+            async with asyncio.timeout(20):
+                while fleet.totals.acked < before + 2000:
+                    await asyncio.sleep(0.005)
+            if number == 2:
+                await broker.stop()  # writes its sessions down, as a restart of the service does
+                await broker.start()
+            else:
+                os.kill(worker.pid, signal.SIGKILL)
+                await worker.wait()
+                worker, _ = await start(broker.port, store, WORKER)
+        totals = await running
+        expected = {payload for source in sources for _, payload in source}
+        async with asyncio.timeout(20):
+            while set(store.read_bytes().split()) != expected:
+                await asyncio.sleep(0.1)
+    finally:
+        running.cancel()
+        await fleet.close()
+        await stop(worker)
+    assert totals.unacked == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,54 +18,6 @@ from caudal.mqtt.settings import SubscriberSettings
 from caudal.mqtt.subscriber import TAKEN_OVER_PAUSE, Subscriber
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
-
-
-class Mosquitto:
-    """A broker in a folder of its own."""
-
-    def __init__(self, program: str, folder: Path, port: int, lines: str = "") -> None:
-        self.program = program
-        self.port = port
-        self.config = folder / "mosquitto.conf"
-        # As root it would become a user who cannot reach the folder.
-        self.config.write_text(
-            f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {folder}/\nmax_queued_messages 100000\n{lines}\n"
-        )
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            self.program, "-c", str(self.config), stdout=asyncio.subprocess.DEVNULL, stderr=None
-        )
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    return
-
-    async def stop(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.terminate()
-            await self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@pytest.fixture
-async def broker(require: Any, tmp_path: Path) -> AsyncIterator[Mosquitto]:
-    started = Mosquitto(require("mosquitto"), tmp_path, free_port())
-    await started.start()
-    yield started
-    await started.stop()
 
 
 @pytest.fixture
@@ -95,7 +46,7 @@ async def subscribe(sink: Any) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def publisher(broker: Mosquitto, open_client: Any) -> Any:
+async def publisher(broker: Any, open_client: Any) -> Any:
     return await connected(open_client, broker.port)
 
 
@@ -311,6 +262,45 @@ async def test_a_broker_without_mqtt_5(subscribe: Any) -> None:
     assert subscriber.connection.version == 4
     assert subscriber.granted == {"a": 1, "b": 0x80}
     assert "refused" in subscriber.last_error
+    await subscriber.close()
+    server.close()
+
+
+async def test_a_broker_that_falls_silent_is_left(subscribe: Any) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"worker-1")
+        writer.write(encode(pk.Connack(False, 0), 5))
+        await reader.readuntil(b"traksense/#")
+        writer.write(encode(pk.Suback(1, [1]), 5))
+        await reader.read()  # pings as well
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    subscriber = await subscribe(server.sockets[0].getsockname()[1], keep_alive=10)
+    subscriber.wheel.advance(12)
+    assert subscriber.online.is_set()
+    subscriber.wheel.advance(12)
+    async with asyncio.timeout(5):
+        while subscriber.last_error is None:
+            await asyncio.sleep(0.01)
+    assert "KEEP_ALIVE_TIMEOUT" in subscriber.last_error
+    await subscriber.close()
+    server.close()
+
+
+async def test_a_broker_that_breaks_the_protocol_is_left(subscribe: Any) -> None:
+    async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"worker-1")
+        writer.write(encode(pk.Connack(False, 0), 5) + encode(pk.Pubrec(1), 5))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(rude, "127.0.0.1", 0)
+    subscriber = await subscribe(server.sockets[0].getsockname()[1], wait=False)
+    async with asyncio.timeout(5):
+        while subscriber.counters.protocol_errors < 2:  # and it tries again
+            await asyncio.sleep(0.01)
+    assert "PROTOCOL_ERROR" in str(subscriber.last_error)
     await subscriber.close()
     server.close()
 

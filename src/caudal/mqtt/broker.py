@@ -97,7 +97,10 @@ class BrokerConnection(PacketStream):
                 waiting.exception()  # seen: nobody need be waiting
         self._publishing.clear()
         if self._transport is not None:
-            self._transport.close()
+            if error is not None and error.reason == Reason.KEEP_ALIVE_TIMEOUT:
+                self._transport.abort()  # nobody is there to flush to
+            else:
+                self._transport.close()
 
     def fail(self, error: MqttError) -> None:
         self.counters.protocol_errors += 1
