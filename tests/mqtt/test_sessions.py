@@ -250,6 +250,19 @@ async def test_will_delay(endpoint: Any, sink: Any, hooks: Any, client: Any) -> 
     assert len(sink.messages) == 1
 
 
+async def test_one_will_when_its_delay_outlasts_the_session(
+    endpoint: Any, sink: Any, hooks: Any, client: Any
+) -> None:
+    will = pk.Will("a", b"gone", props=Properties(will_delay_interval=100))
+    for number in range(8):  # both are due in the same second, in any order
+        c = await client(endpoint, 5, **lasting(5, 10, will=will, client_id=f"c{number}"))
+        c.close()
+        await gone(hooks, f"c{number}")
+    endpoint.wheel.advance(20)
+    assert endpoint.counters.sessions == 0
+    assert len(sink.messages) == 8
+
+
 async def test_a_will_waits_for_the_sink(endpoint: Any, sink: Any, hooks: Any, client: Any) -> None:
     c = await client(endpoint, 5, will=WILL)
     sink.close()

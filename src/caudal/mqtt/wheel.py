@@ -65,7 +65,8 @@ class Wheel:
         for _ in range(seconds):
             self.now += 1
             for item in self._buckets.pop(self.now, ()):
-                item.slot = -1
-                item.due()
+                if item.slot == self.now:  # not taken out by one that was due before it
+                    item.slot = -1
+                    item.due()
         if self._on_tick is not None:
             self._on_tick()
