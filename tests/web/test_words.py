@@ -10,9 +10,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 import caudal.web.console
+from caudal.messaging import lattice
 from caudal.registry import commands, credentials
 from caudal.registry.permissions import Role
-from caudal.web.console import devices, gateways, history, points, view
+from caudal.web.console import dead_letters, devices, gateways, history, people, points, view
 from caudal.web.console.filters import SPANS
 from caudal.web.console.locale import LANGUAGES
 from caudal.web.console.words import WORDS
@@ -33,6 +34,11 @@ FAMILIES = {
     "device_mode.": set(devices.MODES),
     "point_kind.": set(points.KINDS),
     "command.": set(get_args(commands.State)),
+    "letter.": {*dead_letters.STATUSES, "all"},
+    "ledger.": {"messages", "received", "stored", "duplicates", "dead", "held", "empty"},
+    "delivery.": set(lattice.State),
+    "message.": {"sent", "failed", "delivered", "read"},
+    "policy.": set(people.POLICIES),
     "credential.": set(get_args(get_type_hints(credentials.Credential)["state"])),
 }
 

@@ -14,21 +14,29 @@ from litestar import Router
 from litestar.di import Provide
 
 from caudal.web.console import (
+    conversations,
+    dead_letters,
     devices,
     entrance,
     errors,
     gateways,
     history,
     issue,
+    mailed,
+    operations,
     overview,
+    people,
+    phones,
     points,
     quarantine,
+    replays,
     static,
 )
 from caudal.web.console.view import present
 
 MODULES: tuple[ModuleType, ...] = (
     entrance,
+    mailed,
     overview,
     devices,
     gateways,
@@ -36,6 +44,12 @@ MODULES: tuple[ModuleType, ...] = (
     history,
     issue,
     quarantine,
+    dead_letters,
+    replays,
+    conversations,
+    phones,
+    operations,
+    people,
 )
 
 
@@ -44,17 +58,25 @@ def pages(services: Set[str]) -> list[Any]:
     if "accounts" not in services:
         return []
     routes: list[Any] = []
+    outside: list[Any] = []
     for module in MODULES:
         if getattr(module, "NEEDS", frozenset()) <= services:
             routes.extend(module.ROUTES)
-    console = Router(
-        "/console",
-        route_handlers=[*routes, *static.ROUTES, errors.nothing_here],
-        dependencies={"view": Provide(present)},
-        exception_handlers=errors.HANDLERS,
-        include_in_schema=False,
-    )
-    return [entrance.root, console]
+            outside.extend(getattr(module, "OUTSIDE", ()))
+
+    def router(path: str, handlers: list[Any]) -> Router:
+        return Router(
+            path,
+            route_handlers=handlers,
+            dependencies={"view": Provide(present)},
+            exception_handlers=errors.HANDLERS,
+            include_in_schema=False,
+        )
+
+    return [
+        router("/", [entrance.root, *outside]),
+        router("/console", [*routes, *static.ROUTES, errors.nothing_here]),
+    ]
 
 
 __all__ = ["pages"]

@@ -66,12 +66,13 @@ async def sign_in(request: Request[Any, Any, Any], accounts: Given[Accounts]) ->
             raise
         status = 429 if isinstance(error, Locked) else error.status
         return view.page("sign_in.html", status=status, next=next_page, login=login[:254], problem=key)
-    return await _enter(request, accounts, signed_in, next_page)
+    return await enter(request, accounts, signed_in, next_page)
 
 
-async def _enter(
+async def enter(
     request: Request[Any, Any, Any], accounts: Accounts, signed_in: SignedIn, address: str
 ) -> Response[str]:
+    """A new session for somebody who proved who they are."""
     secret = await accounts.open_session(signed_in)
     answer = View(request).go(address)
     answer.set_cookie(Cookie(COOKIE, value=secret, httponly=True, samesite="lax", path="/",
@@ -117,7 +118,7 @@ async def switch(
     # Refuses a tenant that the person does not belong to.
     await accounts.token(principal.user_id, tenant)
     await _leave(request, accounts, authenticator)
-    return await _enter(request, accounts, SignedIn(principal.user_id, tenant), "/console/")
+    return await enter(request, accounts, SignedIn(principal.user_id, tenant), "/console/")
 
 
 @post(

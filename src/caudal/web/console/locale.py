@@ -101,6 +101,10 @@ class Locale(msgspec.Struct, frozen=True):
         """An instant as the registry writes it."""
         return iso if isinstance(iso, datetime) else datetime.fromisoformat(iso)
 
+    def since_epoch(self, milliseconds: int) -> datetime:
+        """An instant as messages carry it."""
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
     def ago(self, when: datetime | None, now: datetime | None = None) -> str:
         """5 min ago; a clock ahead of ours is said to be."""
         if when is None:

@@ -47,6 +47,10 @@ MENU: tuple[Entry, ...] = (
     Entry("gateways", "/console/gateways", Action.REGISTRY_READ),
     Entry("points", "/console/points", Action.REGISTRY_READ),
     Entry("quarantine", "/console/quarantine", Action.REGISTRY_READ, "release"),
+    Entry("dead_letters", "/console/dead-letters", Action.DEAD_LETTERS_READ),
+    Entry("conversations", "/console/conversations", Action.MESSAGES_READ, "acceptor"),
+    Entry("operations", "/console/operations", Action.OPERATIONS_READ, "people_settings"),
+    Entry("people", "/console/people", Action.PEOPLE_READ, "people_settings"),
 )
 
 

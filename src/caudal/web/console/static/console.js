@@ -30,6 +30,13 @@
     history.replaceState(null, "", address);
   }
 
+  // the secret of a mailed link goes from the fragment into the form, and out of the address
+  const secret = document.querySelector("[data-fragment]");
+  if (secret && location.hash.length > 1) {
+    secret.value = location.hash.slice(1);
+    history.replaceState(null, "", location.pathname);
+  }
+
   // filters and preferences act when changed; empty ones stay out of the address
   document.addEventListener("change", (event) => {
     const form = event.target.form;
@@ -210,45 +217,54 @@
   };
 
   // live values: one stream a page, for the series that it shows
+  const short = (value) => {
+    const size = Math.abs(value);
+    if (size && (size >= 1e12 || size < 1e-4)) return value.toPrecision(4);
+    const digits = size >= 1e5 ? 0 : size >= 1000 ? 1 : size >= 10 ? 2 : 4;
+    return value.toLocaleString(language, { maximumFractionDigits: digits });
+  };
   const stream = () => {
     const state = document.querySelector("[data-live]");
-    if (!state) return;
-    const source = new EventSource(state.dataset.live);
+    const rows = new Map($$("[data-series]").map((row) => [Number(row.dataset.series), row]));
+    if (!state || !rows.size) return;
     const spoken = document.getElementById("spoken");
+    const when = new Intl.DateTimeFormat(language, { timeZone: state.dataset.zone, dateStyle: "medium", timeStyle: "medium" });
+    const newest = document.querySelector("[data-newest]");
     let news = 0;
     const show = (name) => {
       state.className = `live ${name}`;
       state.textContent = state.dataset[name];
     };
+    const text = (value) => (value == null ? "–" : typeof value === "number" ? short(value) : typeof value === "boolean" ? state.dataset[value] : value);
+    const put = ({ id, ts, value }) => {
+      const row = rows.get(id);
+      const time = row && row.querySelector("[data-ago]");
+      const at = new Date(ts).toISOString();
+      if (!row || (time && new Date(time.dataset.ago).getTime() >= ts)) return;
+      row.querySelector("[data-value]").textContent = text(value);
+      if (time) {
+        time.dataset.ago = at;
+        time.setAttribute("datetime", at);
+        time.title = when.format(ts);
+        time.textContent = ago(at);
+      }
+      row.classList.remove("fresh");
+      void row.offsetWidth;
+      row.classList.add("fresh");
+      if (newest && ts > new Date(newest.dataset.ago)) {
+        newest.dataset.ago = at;
+        newest.textContent = ago(at);
+        document.querySelector("[data-newest-text]").textContent = [...row.cells].slice(0, 2).map((cell) => cell.textContent.trim()).join(" · ");
+      }
+      news += 1;
+    };
+    const source = new EventSource(`${state.dataset.live}?${[...rows.keys()].map((id) => `series=${id}`).join("&")}`);
     source.onopen = () => show("on");
     source.onerror = () => show("off");
-    source.addEventListener("values", (event) => {
-      for (const value of JSON.parse(event.data)) {
-        $$(`[data-series="${Number(value.series)}"]`).forEach((row) => {
-          row.querySelector("[data-value]").textContent = value.text;
-          const time = row.querySelector("[data-ago]");
-          if (time) {
-            time.dataset.ago = value.ts;
-            time.setAttribute("datetime", value.ts);
-            time.title = value.when;
-            time.textContent = ago(value.ts);
-          }
-          row.classList.remove("fresh");
-          void row.offsetWidth;
-          row.classList.add("fresh");
-        });
-        const newest = document.querySelector("[data-newest]");
-        if (newest && value.ts > newest.dataset.ago) {
-          newest.dataset.ago = value.ts;
-          newest.textContent = ago(value.ts);
-          document.querySelector("[data-newest-text]").textContent = value.title;
-        }
-        news += 1;
-      }
-    });
+    source.onmessage = (event) => JSON.parse(event.data).forEach(put);
     // Who listens to the page hears a summary now and then, not every number.
     setInterval(() => {
-      if (news && spoken) spoken.textContent = state.dataset.news.replace("{n}", numbers.format(news));
+      if (news) spoken.textContent = state.dataset.news.replace("{n}", numbers.format(news));
       news = 0;
     }, 15000);
     addEventListener("pagehide", () => source.close());

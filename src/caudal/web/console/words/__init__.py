@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from caudal.web.console.words import common, devices, entrance, overview
+from caudal.web.console.words import (
+    common,
+    conversations,
+    dead_letters,
+    devices,
+    entrance,
+    operations,
+    overview,
+    people,
+)
 
 Catalogue = Mapping[str, tuple[str, str]]
 
@@ -22,4 +31,7 @@ def _merged(*parts: Catalogue) -> dict[str, tuple[str, str]]:
     return whole
 
 
-WORDS = _merged(common.WORDS, entrance.WORDS, overview.WORDS, devices.WORDS)
+WORDS = _merged(
+    common.WORDS, entrance.WORDS, overview.WORDS, devices.WORDS, dead_letters.WORDS, conversations.WORDS,
+    operations.WORDS, people.WORDS,
+)  # fmt: skip

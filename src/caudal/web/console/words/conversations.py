@@ -1,0 +1,36 @@
+"""Conversations, and the sandbox's phones."""
+
+from __future__ import annotations
+
+WORDS = {
+    "menu.conversations": ("Conversations", "Conversas"),
+    "talk.none": ("You take part in no conversation yet.", "Você ainda não participa de nenhuma conversa."),
+    "talk.count": ("{n} messages", "{n} mensagens"),
+    "talk.new": ("New conversation", "Nova conversa"),
+    "talk.name": ("Its name", "Nome dela"),
+    "talk.to": ("To: user name, or channel:address", "Para: usuário, ou canal:endereço"),
+    "talk.content": ("Message", "Mensagem"),
+    "talk.parts": ("With:", "Com:"),
+    "talk.messages": ("Messages", "Mensagens"),
+    "talk.older": ("Older messages", "Mensagens anteriores"),
+    "talk.empty": ("Nothing was said yet.", "Nada foi dito ainda."),
+    "talk.file": ("File", "Arquivo"),
+    "talk.resend": ("Send again", "Enviar de novo"),
+    "talk.confirm_resend": (
+        "Nobody knows whether this one arrived. Send it again all the same?",
+        "Não se sabe se esta chegou. Enviar de novo mesmo assim?",
+    ),
+    "talk.answer": ("Answer", "Responder"),
+    "message.sent": ("sent", "enviada"),
+    "message.failed": ("failed", "falhou"),
+    "message.delivered": ("delivered", "entregue"),
+    "message.read": ("read", "lida"),
+    "phones": ("The sandbox's phones", "Telefones do simulador"),
+    "phones.hint": (
+        "What people at the other end see, while the sandbox stands in for the providers.",
+        "O que as pessoas do outro lado veem, enquanto o simulador faz as vezes dos provedores.",
+    ),
+    "phones.empty": ("No messages.", "Nenhuma mensagem."),
+    "phones.answer": ("Answer as {name}", "Responder como {name}"),
+    "phones.read": ("Read all", "Ler tudo"),
+}
