@@ -68,8 +68,9 @@ async def build(
         # No command time-out: a COPY that waits for a slow disk is not an error, and giving up on it would
         # only send the same rows again.
         return await asyncpg.connect(
-            url, timeout=10, server_settings={"application_name": f"caudal ingest {worker}", "role": ROLE}
-        )
+            url, timeout=10,
+            server_settings={"application_name": f"caudal ingest {worker}", "role": ROLE, **db.KEEP_ALIVE},
+        )  # fmt: skip
 
     days: set[int] = set()
     express = Writer(connect, f"{worker}/express", known_days=days)

@@ -22,6 +22,10 @@ class DatabaseSettings(msgspec.Struct, frozen=True):
     db_pool_max: Annotated[int, setting("Connections a process may open", ge=1)] = 8
 
 
+# So that the server, within half a minute and not two hours, lets go of what a vanished client had locked.
+KEEP_ALIVE = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+
+
 async def _prepare(connection: asyncpg.Connection[Any]) -> None:
     await connection.set_type_codec(
         "jsonb",
@@ -46,7 +50,7 @@ async def open_pool(
     With `role` every connection runs as that role from its first statement. It is a start-up parameter, so
     `reset role` returns to it and not to the role that signed in.
     """
-    settings = {"application_name": name, "timezone": "UTC", **server_settings}
+    settings = {"application_name": name, "timezone": "UTC", **KEEP_ALIVE, **server_settings}
     if role:
         settings["role"] = role
     pool: asyncpg.Pool[Any] = await asyncpg.create_pool(

@@ -7,6 +7,7 @@ say, and nothing on the machine outside its data directory changes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -15,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import asyncpg
@@ -199,11 +201,18 @@ class EmbeddedPostgres:
     def kill(self) -> None:
         """SIGKILL, for tests of what a crash leaves behind."""
         if self._process:
-            # The immediate-shutdown signal would still be an orderly exit of the children.
-            for child in _children(self._process.pid):
-                os.kill(child, signal.SIGKILL)
+            # The immediate-shutdown signal would still be an orderly exit of the children. Stopped first, it
+            # makes no more of them while we look.
+            self._process.send_signal(signal.SIGSTOP)
+            children = _children(self._process.pid)
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             self._process.kill()
             self._process.wait()
+            # One that is still on its way out holds the shared memory, and a new server would not start.
+            while any(_alive(child) for child in children):
+                time.sleep(0.01)
             self._process = None
 
     async def stop(self, *, timeout: float = 20.0) -> None:
@@ -226,6 +235,13 @@ def _system_user() -> pwd.struct_passwd:
         command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
         subprocess.run(command, check=True, capture_output=True)
         return pwd.getpwnam(SYSTEM_USER)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def _children(pid: int) -> list[int]:

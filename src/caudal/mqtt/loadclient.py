@@ -39,6 +39,7 @@ class LoadClient(asyncio.Protocol):
         "_next_id",
         "_opened",
         "_outstanding",
+        "_ready",
         "_rest",
         "_source",
         "_transport",
@@ -72,6 +73,7 @@ class LoadClient(asyncio.Protocol):
         self._opened: asyncio.Future[int] | None = None
         self._done: asyncio.Event = asyncio.Event()
         self._blocked = False
+        self._ready = False
         self._closing = False
         self._rest = b""
         self._next_id = 0
@@ -88,11 +90,18 @@ class LoadClient(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._opened = loop.create_future()
         self._rest = b""
-        async with asyncio.timeout(timeout):
-            transport, _ = await loop.create_connection(lambda: self, host, port, ssl=tls)
-            self._transport = transport
-            transport.write(encode(self.connect, self.connect.version))
-            reason = await self._opened
+        # Nothing goes out before what must be sent again: it would be among that, and go out twice.
+        self._ready = False
+        try:
+            async with asyncio.timeout(timeout):
+                transport, _ = await loop.create_connection(lambda: self, host, port, ssl=tls)
+                self._transport = transport
+                transport.write(encode(self.connect, self.connect.version))
+                reason = await self._opened
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
+            raise
         if reason:
             transport.abort()
             raise LoadError(f"{self.client_id} refused: {reason_name(reason)}")
@@ -104,6 +113,7 @@ class LoadClient(asyncio.Protocol):
                 parts += (b"\0", payload) if self.connect.version >= 5 else (payload,)
             self.totals.resent += len(self._outstanding)
             transport.write(b"".join(parts))
+        self._ready = True
         self.pump()
 
     @property
@@ -172,7 +182,7 @@ class LoadClient(asyncio.Protocol):
         """Sends as much as credit, window and socket allow, in one write."""
         source = self._source
         transport = self._transport
-        if source is None or transport is None or self._blocked:
+        if source is None or transport is None or self._blocked or not self._ready:
             return
         room = min(self.credit, self.window - len(self._outstanding))
         if room < 1:
@@ -323,6 +333,7 @@ class LoadFleet:
         self._tls = tls
         self._reconnect = reconnect
         self._tasks: set[asyncio.Task[None]] = set()
+        self._returning: set[LoadClient] = set()
 
     async def open(self, at_once: int = 200) -> None:
         """Connects all, `at_once` at a time. LoadError or OSError of the first that fails."""
@@ -407,6 +418,9 @@ class LoadFleet:
             client.stop_feeding()
             client.give_up()
             return
+        if client in self._returning:
+            return
+        self._returning.add(client)
         task = asyncio.get_running_loop().create_task(self._again(client), name="load reconnect")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -418,5 +432,8 @@ class LoadFleet:
                 await client.open(self._host, self._port, self._tls, timeout=5)
             except (OSError, TimeoutError, LoadError):
                 continue
+            if not client.is_open:
+                continue
             self.totals.reconnects += 1
+            self._returning.discard(client)
             return

@@ -29,7 +29,12 @@ async def store_others(
     connection: asyncpg.Connection[Any], entries: Sequence[Entry], conflicts: dict[int, list[Dead]]
 ) -> None:
     """Dead letters, held messages, acks and events."""
-    known = await _known_digests(connection, entries, conflicts)
+    marks = {
+        index: digest(entry.message.topic, entry.message.payload)
+        for index, entry in enumerate(entries)
+        if entry.dead or entry.held_for or index in conflicts
+    }
+    known = await _known_digests(connection, entries, marks) if marks else set()
     dead: list[tuple[Any, ...]] = []
     held: list[tuple[Any, ...]] = []
     for index, entry in enumerate(entries):
@@ -37,11 +42,12 @@ async def store_others(
         tally = entry.outcome or Tally()
         message = entry.message
         if letters or entry.held_for:
-            mark = digest(message.topic, message.payload)
+            mark = marks[index]
             if message.dup and mark in known:
                 tally.duplicates += sum(letter.items for letter in letters) + entry.held_items
                 tally.dead -= len(conflicts.get(index, ()))
             else:
+                known.add(mark)
                 tally.dead += sum(letter.items for letter in entry.dead or ())
                 dead.extend(_letter(entry, letter, mark) for letter in letters)
                 tally.held += entry.held_items
@@ -68,20 +74,18 @@ async def store_others(
 
 
 async def _known_digests(
-    connection: asyncpg.Connection[Any], entries: Sequence[Entry], conflicts: dict[int, list[Dead]]
+    connection: asyncpg.Connection[Any], entries: Sequence[Entry], marks: dict[int, bytes]
 ) -> set[bytes]:
     """Which redelivered messages have left a dead letter, or are held, already."""
-    marks = [
-        digest(entry.message.topic, entry.message.payload)
-        for index, entry in enumerate(entries)
-        if entry.message.dup and (entry.dead or entry.held_for or index in conflicts)
-    ]
-    if not marks:
+    again = {mark for index, mark in marks.items() if entries[index].message.dup}
+    buckets = {mark[0] & 63: False for mark in marks.values()} | {mark[0] & 63: True for mark in again}
+    await connection.execute(sql.COPIES, list(buckets), list(buckets.values()))
+    if not again:
         return set()
     rows = await connection.fetch(
         "select digest from caudal.dead_letter where digest = any($1)"
         " union select digest from caudal.held_message where digest = any($1)",
-        marks,
+        list(again),
     )
     return {row["digest"] for row in rows}
 

@@ -2,15 +2,16 @@
 
 LEDGER = """
 insert into caudal.ledger as l (day, tenant_id, writer, messages, received, stored, duplicates, dead, held,
-                                empty, first_received, last_received)
-select (now() at time zone 'UTC')::date, t, $1, m, r, s, u, d, h, e, $2, $3
+                                empty, first_received, last_received, batch)
+select (now() at time zone 'UTC')::date, t, $1, m, r, s, u, d, h, e, $2, $3, $12
 from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
             $11::bigint[]) as w(t, m, r, s, u, d, h, e)
 on conflict (day, tenant_id, writer) do update set
   messages = l.messages + excluded.messages, received = l.received + excluded.received,
   stored = l.stored + excluded.stored, duplicates = l.duplicates + excluded.duplicates,
   dead = l.dead + excluded.dead, held = l.held + excluded.held, empty = l.empty + excluded.empty,
-  last_received = greatest(l.last_received, excluded.last_received), last_committed = now()
+  last_received = greatest(l.last_received, excluded.last_received), last_committed = now(),
+  batch = excluded.batch
 returning pg_current_xact_id()::text as number, (select caudal.rollup_threshold()) as threshold
 """
 
@@ -49,6 +50,30 @@ insert into caudal.dead_letter
 select nullif(t, 0), n, d, o, p, r, s, j, f, c, h, i
 from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
             $9::text[], $10::timestamptz[], $11::bytea[], $12::int[]) as w(t, n, d, o, p, r, s, j, f, c, h, i)
+"""
+
+# Null while the transaction may still be at work; an id that the server has not given (after a crash) is not.
+COMMITTED = """
+select case when $1::text::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) then false
+            else pg_xact_status($1::text::xid8) = 'in progress' end as busy,
+       exists (select from caudal.ledger
+               where writer = $2 and batch = $3 and day >= (now() at time zone 'UTC')::date - 2) as committed
+"""
+
+OUR_BACKEND = "select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()"
+
+# Process ids are used again; with its start it is the one we mean.
+END_BACKEND = """
+select pg_terminate_backend(pid, 5000) from pg_stat_activity
+where pid = $1 and backend_start = $2 and pid <> pg_backend_pid()
+"""
+
+# A message sent again may overtake its first copy, which another writer, of another process even, is storing:
+# it waits for whoever may have it. Copies share; 64 locks do, and never fill the server's table of them.
+COPIES = """
+select case when again then pg_advisory_xact_lock(1667331425, k)
+            else pg_advisory_xact_lock_shared(1667331425, k) end
+from unnest($1::int[], $2::boolean[]) as w(k, again) order by k
 """
 
 HELD = """

@@ -64,6 +64,8 @@ class Writer:
         self._connect = connect
         self.name = name
         self._connection: asyncpg.Connection[Any] | None = None
+        self._backend: asyncpg.Record | None = None
+        self._batch = 0
         self._days = known_days
         self.waiting = False
         """Whether the database is away and a batch waits for it."""
@@ -148,8 +150,16 @@ class Writer:
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._connect()
-            await self._connection.execute(sql.INCOMING)
+            self._connection = connection = await self._connect()
+            # As who signed in: the role we run as may neither see our own backend's start nor end it.
+            await connection.execute("set role none")
+            if self._backend is not None:
+                # To the server the connection that we lost may be alive for hours, holding rows that we are
+                # about to store again.
+                await connection.execute(sql.END_BACKEND, *self._backend)
+            self._backend = await connection.fetchrow(sql.OUR_BACKEND)
+            await connection.execute("reset role")
+            await connection.execute(sql.INCOMING)
         return self._connection
 
     async def _pause(self, attempt: int, error: BaseException) -> None:
@@ -243,13 +253,13 @@ class Writer:
                 await self._pause(attempt, error)
                 try:
                     fresh = await self._connected()
-                    # The server may still be working on it: "in progress" is asked again.
-                    verdict = await fresh.fetchval("select pg_xact_status($1::text::xid8)", number)
+                    verdict = await fresh.fetchrow(sql.COMMITTED, number, self.name, self._batch)
                 except _LATER:
                     continue
-                if verdict == "in progress":
+                if verdict is None or verdict["busy"]:
+                    # The server may still be working on it.
                     continue
-                if verdict == "committed":
+                if verdict["committed"]:
                     return
                 raise
 
@@ -294,6 +304,7 @@ class Writer:
         """Count; returns the transaction's number, and the instant before which samples are late."""
         ordered = sorted(tallies.items())
         received = [entry.message.received for entry in entries]
+        self._batch = random.getrandbits(63)  # names it, guards nothing
         rows = await connection.fetch(
             sql.LEDGER,
             self.name,
@@ -304,6 +315,7 @@ class Writer:
                 [getattr(tally, name) for _, tally in ordered]
                 for name in ("messages", "received", "stored", "duplicates", "dead", "held", "empty")
             ),
+            self._batch,
         )
         return rows[0]["number"], (rows[0]["threshold"] - EPOCH) // timedelta(microseconds=1)
 

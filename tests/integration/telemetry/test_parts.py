@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 
-from caudal.mqtt.ports import Principal
+from caudal.mqtt.ports import Inbound, Principal
 from caudal.telemetry.submit import submit
 
 from .conftest import MakePipeline
@@ -62,3 +64,46 @@ async def test_a_quarantined_device_behind_another_is_held_though_its_points_are
     row = await pool.fetchrow("select device_name, items from caudal.held_message")
     assert row is not None
     assert tuple(row) == ("probe", 1)
+
+
+async def test_a_copy_that_overtakes_its_original_leaves_one_letter(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]
+) -> None:
+    """A device loses its connection, and sends again what the database has not committed yet."""
+    first, second = await make_pipeline(ingest_writers=1), await make_pipeline(ingest_writers=1)
+    topic = "traksense/acme/plant/a/telem"
+    async with pool.acquire() as connection, connection.transaction():
+        # The original's transaction is held up at its last step.
+        await connection.execute("lock table caudal.ledger in access exclusive mode")
+        original = asyncio.create_task(submit(first, [(topic, b"{", ANYONE)]))
+        while not await waits(pool, "%insert into caudal.ledger%"):
+            await asyncio.sleep(0.01)
+        origin = Silent()
+        # And the copy comes twice in one batch.
+        copies = [Inbound(topic, b"{", 1, False, True, number, origin, 1) for number in (1, 2)]
+        second.submit(copies)
+        while not await waits(pool, "%advisory%"):
+            await asyncio.sleep(0.01)
+    await original
+    await second.drained()
+    assert await pool.fetchval("select count(*) from caudal.dead_letter") == 1
+    assert await pool.fetchval("select sum(duplicates) from caudal.ledger") == 2
+
+
+async def waits(pool: asyncpg.Pool[Any], query: str) -> bool:
+    """Whether a statement like that waits for a lock."""
+    found = await pool.fetchval(
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock' and query like $1",
+        query,
+    )
+    return bool(found)
+
+
+class Silent:
+    """An origin that wants no answer."""
+
+    principal = ANYONE
+    client_id = "silent"
+
+    def settle(self, messages: Sequence[Inbound], reason: int = 0) -> None: ...

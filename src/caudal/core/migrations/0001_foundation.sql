@@ -230,6 +230,9 @@ create table caudal.ledger (
   first_received timestamptz not null,
   last_received timestamptz not null,
   last_committed timestamptz not null default now(),
+  -- The writer's last transaction, by a number of its own: a transaction id may be given twice if the server
+  -- crashes, and cannot tell whoever lost the connection over a commit whether it was theirs.
+  batch bigint not null default 0,
   primary key (day, tenant_id, writer)
 ) with (fillfactor = 50);
 

@@ -1,0 +1,95 @@
+"""A writer whose connection was lost without the server's noticing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from caudal.telemetry.statements import COMMITTED
+from caudal.telemetry.storage import Writer
+
+from .conftest import MakePipeline
+from .test_submit import ANYONE, submit, v1
+
+
+@pytest.fixture
+def writers(monkeypatch: pytest.MonkeyPatch) -> list[Writer]:
+    """The writers of the pipelines that the test makes."""
+    made: list[Writer] = []
+
+    class Known(Writer):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            made.append(self)
+
+    monkeypatch.setattr("caudal.app.ingest.Writer", Known)
+    return made
+
+
+async def test_a_lost_connection_does_not_hold_its_rows(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], writers: list[Writer]
+) -> None:
+    pipeline = await make_pipeline(ingest_writers=1)
+    await submit(pipeline, [v1("a", 1, ("t", 1))])
+    writer = writers[0]
+    lost = await writer._connected()
+    # The same row, uncommitted, by a connection that the writer has given up and the server has not.
+    transaction = lost.transaction()
+    await transaction.start()
+    await lost.execute(
+        "insert into caudal.sample (series, ts, received, v_num)"
+        " select id, '2025-10-07T15:30:02Z', now(), 1 from caudal.series"
+    )
+    writer._connection = None
+    await writer._connected()
+    outcome = (await submit(pipeline, [v1("a", 2, ("t", 1))], timeout=10))[0]
+    assert outcome.tally.stored == 1
+    assert await pool.fetchval("select count(*) from caudal.sample") == 2
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_connection_lost_over_the_commit(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], writers: list[Writer], committed: bool
+) -> None:
+    """Whether the transaction was committed or not, its rows are there once and its messages count once."""
+    pipeline = await make_pipeline(ingest_writers=1)
+    await submit(pipeline, [v1("a", 1, ("t", 1))])
+    writer = writers[0]
+    commit = writer._commit
+    lost = []
+
+    async def losing(connection: Any, transaction: Any, number: str) -> None:
+        if lost:
+            return await commit(connection, transaction, number)
+        lost.append(number)
+        if committed:
+            await transaction.commit()
+        connection.terminate()
+
+        class Gone:
+            async def commit(self) -> None:
+                raise ConnectionResetError
+
+        return await commit(connection, Gone(), number)
+
+    writer._commit = losing  # type: ignore[method-assign]
+    outcome = (await submit(pipeline, [v1("a", 2, ("t", 1)), ("x/y", b"{", ANYONE)], timeout=20))[0]
+    assert (outcome.tally.stored, outcome.tally.duplicates) == (1, 0)
+    assert await pool.fetchval("select count(*) from caudal.sample") == 2
+    assert await pool.fetchval("select count(*) from caudal.dead_letter") == 1
+    assert await pool.fetchval("select sum(messages) from caudal.ledger") == 3
+
+
+async def test_another_transaction_of_the_same_number_is_not_taken_for_ours(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], writers: list[Writer]
+) -> None:
+    """After a crash the server gives again the numbers of transactions that it has forgotten."""
+    pipeline = await make_pipeline(ingest_writers=1)
+    await submit(pipeline, [v1("a", 1, ("t", 1))])
+    theirs = await pool.fetchval("select pg_current_xact_id()::text")
+    for number in (theirs, str(int(theirs) + 10_000)):
+        verdict = await pool.fetchrow(COMMITTED, number, writers[0].name, 1)
+        assert verdict is not None
+        assert tuple(verdict) == (False, False)
