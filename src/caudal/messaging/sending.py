@@ -17,6 +17,7 @@ import msgspec
 
 from caudal.core import logs
 from caudal.core.eventlog.port import Poison, Record
+from caudal.core.eventlog.worker import is_passing, pause
 from caudal.core.metrics import Metrics
 from caudal.messaging.accounts import ChannelAccounts
 from caudal.messaging.connector_settings import SendingSettings
@@ -82,7 +83,7 @@ class Sender:
         self._breakers = Breakers(
             metrics, [name], failures=settings.breaker_failures, seconds=settings.breaker_seconds
         )
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[bool]] = set()
 
     async def handle(self, record: Record) -> None:
         """Work on one outbound record until nothing is left to do for it now. Raises Poison."""
@@ -118,24 +119,29 @@ class Sender:
             await self._limits.give_back(account, out.address, media=media)
             await self._give_up(out, error.provider_code, error.sentence)
             return False
-        intent = await self._deliveries.record_intent(out.delivery_id, account.provider_account)
-        if intent.verdict is not Decision.CALL:
-            await self._limits.give_back(account, out.address, media=media)
-            return False
-        message.reference = f"{out.delivery_id}.{intent.attempt}"
         # A process that stops lets its calls end: one cut off in between would be unknown for nothing.
         call = asyncio.create_task(
-            self._call(out, account, breaker, turn, intent, message), name=f"call {self._name}"
+            self._intend_and_call(out, account, breaker, turn, message), name=f"call {self._name}"
         )
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        await asyncio.shield(call)
-        return True
+        return await asyncio.shield(call)
 
     async def drain(self) -> None:
         """Wait for the calls under way; for a process that stops."""
         if self._calls:
             await asyncio.wait(self._calls)
+
+    async def _intend_and_call(
+        self, out: OutboundRecord, account: Account, breaker: Breaker, turn: Turn, message: Message
+    ) -> bool:
+        intent = await self._deliveries.record_intent(out.delivery_id, account.provider_account)
+        if intent.verdict is not Decision.CALL:
+            await self._limits.give_back(account, out.address, media=out.file_id is not None)
+            return False
+        message.reference = f"{out.delivery_id}.{intent.attempt}"
+        await self._call(out, account, breaker, turn, intent, message)
+        return True
 
     async def _call(
         self,
@@ -222,7 +228,18 @@ class Sender:
         return pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _settle(self, out: OutboundRecord, intent: Intent, outcome: Sent | Failed | Unknown) -> None:
-        await self._deliveries.settle(out.delivery_id, intent.attempt, outcome)
+        attempt = 0
+        while True:
+            try:
+                await self._deliveries.settle(out.delivery_id, intent.attempt, outcome)
+                break
+            except Exception as error:
+                # Nobody but this task knows how the call ended. It outlives a database that is away.
+                if not is_passing(error):
+                    raise
+                log.warning("an outcome waits for the database", delivery=out.delivery_id, error=repr(error))
+                await asyncio.sleep(pause(attempt))
+                attempt += 1
         self._metrics.sent.labels(self._name, type(outcome).__name__.lower()).inc()
 
     async def _defer(

@@ -231,3 +231,22 @@ async def test_secrets_are_sealed(platform: Platform) -> None:
     await platform.account(provided_whatsapp())
     raw = await platform.pool.fetchval("select secrets from caudal.channel_account")
     assert b"sandbox" not in raw
+
+
+async def test_an_outcome_outlives_a_database_that_is_away(platform: Platform, monkeypatch: Any) -> None:
+    provided = provided_whatsapp()
+    await platform.account(provided)
+    provided.webhook_url = None
+    settle, failures = platform.deliveries.settle, iter([OSError("away"), ConnectionResetError("away")])
+
+    async def flaky(*arguments: Any) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        await settle(*arguments)
+
+    monkeypatch.setattr(platform.deliveries, "settle", flaky)
+    await platform.worker("whatsapp")
+    (number,) = await platform.send("hello")
+    await platform.until([number], "sent")
+    assert (await platform.delivery(number))["provider_id"].startswith("wamid.")
+    assert await platform.shown() == ["hello"]
