@@ -20,7 +20,7 @@ from caudal.core.errors import CaudalError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.migrate import migrate
 from caudal.core.postgres import EmbeddedPostgres, free_port
-from caudal.core.supervisor import Child, child_environ, keep_alive
+from caudal.core.supervisor import Child, StartError, child_environ, keep_alive
 from caudal.registry.tenants import OneTimeSecret, bootstrap, create_demo_people
 
 log = logs.get("up")
@@ -155,17 +155,27 @@ class Platform:
         return found
 
     async def _start_part(self, life: Lifecycle, part: Part, environ: Mapping[str, str]) -> dict[str, str]:
-        ports = {
-            name: self._environ.get(name) or str(free_port(usual, self._host))
-            for name, usual in part.ports.items()
-        }
-        child = Child(
-            part.name, ("caudal", *part.arguments), {**environ, **part.environ, **ports},
-            self.directory / "logs" / f"{part.name}.log",
-        )  # fmt: skip
-        life.on_stop(part.name, child.stop)
-        endpoints = await child.start()
-        life.spawn(f"keeper of {part.name}", keep_alive(child))
+        def ports(usual: bool) -> dict[str, str]:
+            return {
+                name: self._environ.get(name) or str(free_port(number if usual else 0, self._host))
+                for name, number in part.ports.items()
+            }
+
+        def child(usual: bool) -> Child:
+            return Child(
+                part.name, ("caudal", *part.arguments), {**environ, **part.environ, **ports(usual)},
+                self.directory / "logs" / f"{part.name}.log",
+            )  # fmt: skip
+
+        made = child(usual=True)
+        try:
+            endpoints = await made.start()
+        except StartError:
+            # Somebody may have taken a port between our look and its use: once more, on others.
+            made = child(usual=False)
+            endpoints = await made.start()
+        life.on_stop(part.name, made.stop)
+        life.spawn(f"keeper of {part.name}", keep_alive(made))
         return endpoints
 
     def _secrets(self) -> Secrets:

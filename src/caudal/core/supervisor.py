@@ -46,7 +46,7 @@ class Child:
         """Its process id while it runs."""
         return self._process.pid if self._process else None
 
-    async def start(self, *, timeout: float = 30.0) -> dict[str, str]:
+    async def start(self, *, timeout: float = 60.0) -> dict[str, str]:
         """Start it and return the endpoints it announces. Raises StartError, naming its log."""
         ours, theirs = socket.socketpair()
         with self._out.open("ab") as out:
@@ -63,6 +63,9 @@ class Child:
             line = await asyncio.wait_for(reader.readline(), timeout)
         except TimeoutError:
             line = b""
+        except BaseException:
+            await self.stop(timeout=1)
+            raise
         if not line:
             await self.stop(timeout=1)
             raise StartError(f"{self.name} did not start; its log says why: {self._out}")
