@@ -19,9 +19,11 @@ from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
+from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
 from caudal.core.seal import Sealer, secret_from
 from caudal.core.settings import load
+from caudal.insight.live import TOLD, Hub
 from caudal.registry.accounts import Accounts
 from caudal.registry.authenticate import Authenticator
 from caudal.registry.mail import Post, mailer_of
@@ -88,7 +90,9 @@ async def parts(
     accounts = Accounts(pool, passwords, keys, people)
     post = Post(mailer_of(people.mail_url, log_secrets=people.mail_log_secrets))
     post.start(life)
+    hub = live_hub(life, database_url, pool)
     services: dict[str, object] = {
+        "hub": hub,
         "accounts": accounts,
         "keys": keys,
         "sealer": sealer,
@@ -96,6 +100,20 @@ async def parts(
         "people_settings": people,
     }
     return ApiParts(pool, people, web, sealer, keys, authenticator, metrics, Health(pool), services)
+
+
+def live_hub(life: Lifecycle, url: str, pool: asyncpg.Pool[Any]) -> Hub:
+    """Live values for whoever watches through this process."""
+    hub = Hub(pool)
+
+    async def connect() -> asyncpg.Connection[Any]:
+        return await asyncpg.connect(
+            url, timeout=10, server_settings={"application_name": "caudal api live", "role": ROLE}
+        )
+
+    life.spawn("live listener", listen_for_ever(connect, {TOLD: hub.heard}, on_gap=hub.heard_all))
+    life.spawn("live register", hub.register())
+    return hub
 
 
 def application(made: ApiParts) -> Application:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import asyncpg
@@ -16,6 +16,7 @@ from caudal.core.metrics import Metrics, MetricsServer
 from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
 from caudal.core.settings import load
+from caudal.insight.live import WATCHED, Publisher
 from caudal.mqtt.ports import ConnectInfo, Principal
 from caudal.registry.access import AccessSettings
 from caudal.registry.directory import Directory, DirectorySettings
@@ -86,12 +87,19 @@ async def build(
 
     pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics)
     pipeline.on_commit(lambda batch: presence.hear(batch.heard, batch.gateways))
+    live = Publisher(pool)
+    pipeline.on_commit(live.committed)
     ingest_metrics.watch(lambda: pipeline.messages)
     life.spawn("presence", presence.run())
-    life.spawn(
-        "registry listener",
-        listen_for_ever(connect, {"caudal_registry": directory.forget}, on_gap=directory.forget_all),
-    )
+    life.spawn("live watch", live.watch())
+    life.spawn("live values", live.tell())
+
+    def forget_all() -> None:
+        directory.forget_all()
+        live.changed()
+
+    channels: dict[str, Callable[[str], None]] = {"caudal_registry": directory.forget, WATCHED: live.changed}
+    life.spawn("registry listener", listen_for_ever(connect, channels, on_gap=forget_all))
     for writer in writers:
         life.on_stop(f"connection of {writer.name}", writer.close)
         life.spawn(f"writer {writer.name}", pipeline.write_for_ever(writer, express=writer is express))

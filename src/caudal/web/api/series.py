@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,11 +13,12 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from caudal.core.errors import InvalidInput
-from caudal.insight import consumption, export, queries, states
+from caudal.insight import consumption, export, live, queries, states
 from caudal.registry.permissions import Action
 from caudal.web.guards import requires
-from caudal.web.inject import Database
+from caudal.web.inject import Database, Given
 
+NEEDS = frozenset({"hub"})
 READ = [requires(Action.TELEMETRY_READ)]
 
 Series = Annotated[
@@ -150,4 +153,39 @@ async def latest(
     return LatestValues([Latest(**item) for item in found])
 
 
-ROUTES = [data, consumed, time_in_states, latest]
+@get("/api/series/live", guards=READ, media_type="text/event-stream")
+async def live_values(door: Database, hub: Given[live.Hub], series: Series) -> Stream:
+    """Server-sent events: the newest values at once, then each time something new was committed.
+
+    Each event's data is a JSON list of `{id, ts (ms), value}`. A comment every 15 s keeps the line open.
+    """
+    async with queries.limited(door.read) as connection:
+        infos = await queries.resolve(connection, series, limit=live.MAX_SERIES)
+    values = hub.follow(door.read, [info.id for info in infos])
+    # Raised here, a refusal is an answer with a status.
+    first: list[live.Value] = await anext(values, [])
+    return Stream(_events(first, values), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+async def _events(
+    first: list[live.Value], values: AsyncGenerator[list[live.Value], None]
+) -> AsyncIterator[bytes]:
+    following: asyncio.Task[list[live.Value]] | None = None
+    try:
+        yield b"data: " + msgspec.json.encode(first) + b"\n\n"
+        while True:
+            following = following or asyncio.ensure_future(anext(values))
+            done, _ = await asyncio.wait([following], timeout=15)
+            if not done:
+                yield b": still here\n\n"
+                continue
+            found, following = following.result(), None
+            yield b"data: " + msgspec.json.encode(found) + b"\n\n"
+    finally:
+        if following is not None:
+            following.cancel()
+            await asyncio.wait([following])
+        await values.aclose()
+
+
+ROUTES = [data, consumed, time_in_states, latest, live_values]
