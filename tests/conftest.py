@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
@@ -42,6 +42,17 @@ def missing(what: str) -> NoReturn:
     if REQUIRE_ALL:
         pytest.fail(f"CAUDAL_TEST_REQUIRE=all, and this machine lacks {what}", pytrace=False)
     pytest.skip(f"this machine lacks {what}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where nothing may be missing, a skip of whatever kind is a failure."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"CAUDAL_TEST_REQUIRE=all, and this test was skipped: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A coverage-guided fuzz target for the MQTT codec and stream.
 
-Needs atheris (`uv pip install --group fuzz`). Takes libFuzzer's arguments (`-max_total_time=60`).
+Needs atheris. Takes libFuzzer's arguments (`-max_total_time=60`).
 The first byte of an input chooses the version and how the rest is cut. Held to three rules: nothing but
 MqttError ever comes out; what was read can be written and means the same; the cuts make no difference.
 """
