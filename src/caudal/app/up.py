@@ -43,7 +43,6 @@ TELEMETRY = (Part("ingest", ("ingest",), {"MQTT_PORT": 1883, "METRICS_PORT": 910
 API = (Part("api", ("api",), {"API_PORT": 8080}),)
 # What may start at once, once the API answers.
 REST = (
-    Part("upkeep", ("upkeep",), {"UPKEEP_METRICS_PORT": 8087}),
     Part(
         "workers",
         ("workers",),
