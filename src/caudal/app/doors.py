@@ -12,6 +12,7 @@ import msgspec
 
 from caudal.core import logs
 from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
 from caudal.core.notifications import listen_for_ever
 from caudal.mqtt.broker import BrokerError
 from caudal.mqtt.endpoint import Endpoint
@@ -35,6 +36,7 @@ class IngestParts(msgspec.Struct):
     pipeline: Pipeline
     pool: Any
     connect: Callable[[], Awaitable[asyncpg.Connection[Any]]]
+    metrics: Metrics
 
 
 class EndpointPublisher:
@@ -84,6 +86,7 @@ async def open_endpoint(
         made.pipeline, hooks, tls=tls,
     )  # fmt: skip
     await endpoint.start()
+    made.metrics.counts("mqtt", "MQTT endpoint", endpoint.counters, endpoint.counters.GAUGES)
 
     async def stop() -> None:
         # What has been read is committed and acknowledged before anybody is sent away.
@@ -120,6 +123,7 @@ async def open_subscriber(
         made.pipeline,
     )  # fmt: skip
     subscriber.start()
+    made.metrics.counts("mqtt", "MQTT subscriber", subscriber.counters, subscriber.counters.GAUGES)
 
     async def stop() -> None:
         subscriber.drain()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from collections.abc import Awaitable, Callable
 
 import uvloop
@@ -15,5 +17,14 @@ def run_process(
     start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0, level: str = "info"
 ) -> int:
     """Run a process whose parts `start` starts, until it is told to stop; returns the exit status."""
+    _raise_file_limit()
     logs.configure(level=os.environ.get("LOG_LEVEL", level))
     return uvloop.run(run(start, grace=grace))
+
+
+def _raise_file_limit() -> None:
+    """Take as many open files as the system grants: 1,024, the usual default, is a thousand devices."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

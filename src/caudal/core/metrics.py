@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SLOW_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -36,11 +39,31 @@ class Metrics:
             made.set_function(read)
         return made
 
+    def counts(self, prefix: str, what: str, source: msgspec.Struct, gauges: Collection[str]) -> None:
+        """Show every number of `source`, those in `gauges` as gauges and the others as counters."""
+        self.registry.register(_Counts(prefix, what, source, gauges))
+
     def histogram(
         self, name: str, sentence: str, *labels: str, buckets: tuple[float, ...] = FAST_SECONDS
     ) -> Histogram:
         """A histogram with buckets that resolve what the dashboards ask for."""
         return Histogram(name, sentence, labels, registry=self.registry, buckets=buckets)
+
+
+class _Counts(Collector):
+    """Plain numbers kept by somebody who knows nothing of Prometheus, read at each scrape."""
+
+    def __init__(self, prefix: str, what: str, source: msgspec.Struct, gauges: Collection[str]) -> None:
+        self._prefix, self._what, self._source, self._gauges = prefix, what, source, gauges
+
+    def collect(self) -> Iterable[Metric]:
+        for name in self._source.__struct_fields__:
+            value = getattr(self._source, name)
+            sentence = f"{self._what}: {name.replace('_', ' ')}"
+            if name in self._gauges:
+                yield GaugeMetricFamily(f"{self._prefix}_{name}", sentence, value)
+            else:
+                yield CounterMetricFamily(f"{self._prefix}_{name}", sentence, value)
 
 
 class MetricsServer:

@@ -6,12 +6,14 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from caudal.core.metrics import SIZES, SLOW_SECONDS, Metrics
 from caudal.telemetry.batch import Batch, Tally
+from caudal.telemetry.model import Reason
 
 
 class _Bulk(Collector):
@@ -46,6 +48,8 @@ class IngestMetrics:
         self._messages = metrics.counter("ingest_messages", "Messages settled", "type")
         self._points = metrics.counter("ingest_points", "Samples stored")
         self._errors = metrics.counter("ingest_errors", "Dead letters", "reason")
+        for reason in get_args(Reason):
+            self._errors.labels(reason)  # so that a rate over none is 0, and not an empty panel
         self._duplicates = metrics.counter("ingest_duplicates", "Known duplicates")
         self._held = metrics.counter("ingest_held", "Held for devices in quarantine")
         self._bytes = metrics.counter("ingest_payload_bytes", "Bytes of payloads settled")
