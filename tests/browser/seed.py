@@ -84,14 +84,15 @@ async def seed(pool: Any) -> None:
     await pool.executemany(
         "insert into caudal.dead_letter(tenant_id, tenant_name, device_name, topic, payload, reason,"
         " sentence, pointer, received, digest)"
-        " values ($1, 'acme', $6, 'acme/loja/' || $6 || '/telem', $5, $2, $3, $4,"
+        " values ($1, 'acme', $6, 'traksense/acme/loja/' || $6 || '/telem', $5, $2, $3, $4,"
         " now() - random() * interval '5 hours', sha256($5))",
         [(tenant, reason, sentence, pointer, payload, device)
          for reason, sentence, pointer, payload, device in rubbish],
     )  # fmt: skip
     await pool.executemany(
         "insert into caudal.held_message(tenant_id, device_name, topic, payload, received, digest)"
-        " values ($1, 'estranho-01', 'acme/loja/estranho-01/telem', $2, now() - interval '1 h', sha256($2))",
+        " values ($1, 'estranho-01', 'traksense/acme/loja/estranho-01/telem', $2, now() - interval '1 h',"
+        " sha256($2))",
         [(tenant, b'{"schema":"v1","points":[{"p":"t","v":%d}]}' % number) for number in range(5)],
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import asyncpg
 from litestar import Request, Response, post
 from litestar.params import FromPath
 
@@ -29,7 +28,7 @@ async def replay(
     door: Database,
     principal: Caller,
     pipeline: Given[Pipeline],
-    ingest_pool: Given[asyncpg.Pool[Any]],
+    ingest_pool: Given[Any],
 ) -> Response[str]:
     """Put one letter back, as it stands in the form."""
     form = forms.texts(await request.form())
@@ -51,7 +50,7 @@ async def replay_cause(
     door: Database,
     principal: Caller,
     pipeline: Given[Pipeline],
-    ingest_pool: Given[asyncpg.Pool[Any]],
+    ingest_pool: Given[Any],
 ) -> Response[str]:
     """Put back all open letters of a cause, at most `BATCH` at once; says how many are left."""
     cause = forms.texts(await request.form()).get("cause")
