@@ -1,0 +1,109 @@
+"""What the walkers of routes share: a case for each route, two tenants, the whole API.
+
+A module in `cases/` has
+
+- `CASES`: "METHOD /path/{parameter}" as OpenAPI writes it, to a `Case`;
+- `async def plant(world, tenant) -> dict[str, Any]`: makes what its routes speak of in `tenant`, and gives
+  the values of path parameters and of names that bodies use. Every text it writes holds the tenant's name:
+  that word must never reach the other tenant.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from caudal.app import api as composition
+from caudal.registry.permissions import NOT_FOR_KEYS, Action, Role
+from caudal.registry.quotas import Limiter
+from caudal.web.api import MODULES
+from caudal.web.guards import Machinery, Public, rule_of
+
+OURS, THEIRS = "ours", "zebra"
+
+
+class Operation(NamedTuple):
+    """One route under one method."""
+
+    method: str
+    path: str
+    public: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class World:
+    """The API with everything in it, two tenants, and what was planted in each."""
+
+    def __init__(self, api: Any) -> None:
+        self.api = api
+        self.headers: dict[str, dict[str, str]] = {}
+        self.keys: dict[str, dict[str, str]] = {}
+        self.people: dict[str, Any] = {}
+        self.planted: dict[str, dict[str, Any]] = {}
+        self.cases: dict[str, Any] = {}
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Every route but health, metrics and the description of the API."""
+        found = []
+        for route in self.api.app.routes:
+            for handler in getattr(route, "route_handlers", ()):
+                rule = rule_of(handler)
+                if isinstance(rule, Machinery) or route.path_format.startswith("/schema"):
+                    continue
+                found += [
+                    Operation(method, route.path_format, isinstance(rule, Public))
+                    for method in sorted(handler.http_methods - {"OPTIONS", "HEAD"})
+                ]
+        return sorted(found)
+
+
+def case_modules() -> list[ModuleType]:
+    """The modules in `cases/`."""
+    modules = []
+    for path in sorted((Path(__file__).parent / "cases").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"isolation_case_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        modules.append(module)
+    return modules
+
+
+@pytest.fixture
+async def world(unstarted_api: Any) -> World:
+    """Both tenants planted, the API started with every domain that the composition root knows."""
+    for domain in composition.DOMAINS:
+        await domain(unstarted_api.life, unstarted_api.parts)
+    api = await unstarted_api.start()
+    short = [m.__name__ for m in MODULES if not getattr(m, "NEEDS", set()) <= _services(api)]
+    assert short == [], "resources that the composition root does not serve: add their domain to DOMAINS"
+    made = World(api)
+    for tenant in (OURS, THEIRS):
+        made.people[tenant], made.headers[tenant] = await api.person(
+            tenant, Role.OWNER, username=f"owner_{tenant}", email=f"owner@{tenant}.example"
+        )
+        scopes = [str(action) for action in Action if action not in NOT_FOR_KEYS]
+        body = {"name": f"{tenant} key", "scopes": scopes}
+        answer = await api.client.post("/api/keys", json=body, headers=made.headers[tenant])
+        made.keys[tenant] = {"X-API-Key": answer.json()["key"]}
+        made.planted[tenant] = {}
+    for module in case_modules():
+        made.cases.update(module.CASES)
+        for tenant in (OURS, THEIRS):
+            made.planted[tenant].update(await module.plant(made, tenant))
+    # Guesses by the thousand are the point here.
+    api.app.state.gate._addresses = Limiter(0)
+    return made
+
+
+def _services(api: Any) -> set[str]:
+    return {*api.parts.services, "metrics", "health", "authenticator"}
