@@ -203,7 +203,7 @@ async def unstarted_api(database_url: str, pool: asyncpg.Pool[Any]) -> AsyncIter
     people = PeopleSettings(secret_key="x" * 40, rate_limit_address=0, principal_seconds=0)
     life = Lifecycle()
     await create_tenant(pool, "default")
-    made = Api(pool, await api.parts(life, database_url, people, WebSettings(), Metrics()))
+    made = Api(pool, await api.parts(life, database_url, people, WebSettings(), Metrics(), environ={}))
     try:
         yield made
     finally:

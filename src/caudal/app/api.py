@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class ApiParts(msgspec.Struct, dict=True):
     """What the API is made of, for whoever composes it with more."""
 
     pool: Any
+    database_url: str
+    # What domains read their settings from; tests give their own.
+    environ: Mapping[str, str]
     people: PeopleSettings
     web: WebSettings
     sealer: Sealer
@@ -68,6 +71,7 @@ async def parts(
     web: WebSettings,
     metrics: Metrics,
     *,
+    environ: Mapping[str, str],
     pool_max: int = 8,
 ) -> ApiParts:
     """Open what every API process needs, to be closed by `life`. Raises when the database does not answer."""
@@ -99,7 +103,9 @@ async def parts(
         "post": post,
         "people_settings": people,
     }
-    return ApiParts(pool, people, web, sealer, keys, authenticator, metrics, Health(pool), services)
+    return ApiParts(
+        pool, database_url, environ, people, web, sealer, keys, authenticator, metrics, Health(pool), services
+    )
 
 
 def live_hub(life: Lifecycle, url: str, pool: asyncpg.Pool[Any]) -> Hub:
@@ -135,7 +141,7 @@ class HttpServer:
     def __init__(self, app: Application, host: str, port: int) -> None:
         self._app = app
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Named in full: asyncio turns Nagle's algorithm off only where it reads TCP here, and an answer of two
+        # Named in full: asyncio turns Nagle off only where it reads TCP here; an answer of two
         # writes would then wait 40 ms for the client's delayed acknowledgement.
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -217,7 +223,15 @@ async def start(life: Lifecycle) -> None:
     web = load(WebSettings, environ)
     if database.database_url is None:
         raise SettingsError("DATABASE_URL is not set. `caudal up` brings a database of its own.")
-    made = await parts(life, database.database_url, people, web, Metrics(), pool_max=database.db_pool_max)
+    made = await parts(
+        life,
+        database.database_url,
+        people,
+        web,
+        Metrics(),
+        environ=environ,
+        pool_max=database.db_pool_max,
+    )
     for domain in DOMAINS:
         await domain(life, made)
     server = await serve(life, application(made), web.api_host, web.api_port)

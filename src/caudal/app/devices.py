@@ -12,7 +12,7 @@ import asyncpg
 
 from caudal.app.doors import IngestParts
 from caudal.app.ingest import build
-from caudal.core import db, logs
+from caudal.core import logs
 from caudal.core.errors import CaudalError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.settings import load
@@ -77,13 +77,11 @@ async def invite_for_ever(pool: asyncpg.Pool[Any], settings: PkiSettings) -> Non
 
 
 async def bring(life: Lifecycle, made: ApiParts) -> None:
-    """Give an API process the services of devices, settings from the environment."""
-    environ = os.environ
-    database = load(db.DatabaseSettings, environ)
-    assert database.database_url is not None  # the API has read it before
+    """Give an API process the services of devices."""
+    environ = made.environ
     ingest_settings = load(IngestSettings, environ)
     worker = f"{socket.gethostname()}:{os.getpid()}/http"
-    ingest = await build(life, database.database_url, ingest_settings, made.metrics, worker=worker)
+    ingest = await build(life, made.database_url, ingest_settings, made.metrics, worker=worker)
     await compose(
         life, made, ingest, ingest_settings, load(AccessSettings, environ), load(PkiSettings, environ),
         load(MosquittoSettings, environ),

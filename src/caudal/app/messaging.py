@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from caudal.core import db
 from caudal.core.eventlog.port import EventLog
 from caudal.core.eventlog.postgres import PostgresLog
 from caudal.core.eventlog.settings import LogSettings
@@ -53,10 +51,8 @@ async def open_log(
 
 async def bring(life: Lifecycle, made: ApiParts) -> None:
     """Give an API process messaging's services, settings from the environment."""
-    url = load(db.DatabaseSettings, os.environ).database_url
-    assert url is not None  # the API has read it before
-    log_settings, settings = load(LogSettings, os.environ), load(MessagingSettings, os.environ)
-    services = await api_services(life, made.pool, url, log_settings, settings, made.metrics)
+    log_settings, settings = load(LogSettings, made.environ), load(MessagingSettings, made.environ)
+    services = await api_services(life, made.pool, made.database_url, log_settings, settings, made.metrics)
     made.services.update(services)
     event_log = services["event_log"]
     assert isinstance(event_log, PostgresLog)

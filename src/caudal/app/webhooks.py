@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, cast
 
 from caudal.core.eventlog.port import EventLog
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 async def bring(life: Lifecycle, made: ApiParts) -> None:
     """Give an API process the services of webhooks and connectors; after messaging's, which has the log."""
-    settings = load(SendingSettings, os.environ)
+    settings = load(SendingSettings, made.environ)
     readers = {}
     for name in CHANNELS:
         readers[name] = connectors.make(name, settings.connector(name))

@@ -14,6 +14,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from caudal.web.api import MODULES
+
 OURS, THEIRS = "ours", "zebra"
 SQL = (
     "' or '1'='1", "'; drop table caudal.tenant; --", "') or true --", "1; select pg_sleep(5)", "\\'; --",
@@ -26,6 +28,8 @@ ORDER = {"GET": 0, "POST": 1, "PUT": 2, "PATCH": 3, "DELETE": 4}
 def fill(value: Any, names: dict[str, Any]) -> Any:
     """`value` with "{name}" replaced by what was planted under that name."""
     if isinstance(value, str):
+        if number := re.fullmatch(r"\{(\w+):int\}", value):
+            return names[number[1]]
         return re.sub(r"\{(\w+)\}", lambda found: str(names.get(found[1], found[0])), value)
     if isinstance(value, dict):
         return {key: fill(item, names) for key, item in value.items()}
@@ -66,12 +70,16 @@ class Attack:
             address = address.replace(f"{{{name}}}", quote(str(value), safe=""))
         self.sent += 1
         self.world.api.client.cookies.clear()
-        if hasattr(body, "pop") and "$multipart" in body:
-            return await self.world.api.client.request(
-                operation.method, address, headers=headers, params=query, **body["$multipart"]
-            )
+        sent: dict[str, Any] = {"json": body}
+        if isinstance(body, dict):
+            if "$form" in body:
+                sent = {"data": body["$form"]}
+            elif "$content" in body:
+                sent = {"content": body["$content"].encode(errors="replace")}
+            elif "$multipart" in body:
+                sent = body["$multipart"]
         return await self.world.api.client.request(
-            operation.method, address, headers=headers, params=query, json=body
+            operation.method, address, headers=headers, params=query, **sent
         )
 
     def watch(self, operation: Any, answer: httpx.Response, what: str) -> None:
@@ -119,6 +127,12 @@ async def test_every_route_has_a_case(world: Any) -> None:
         assert named <= set(world.planted[THEIRS]), f"nothing planted for {operation.key}"
 
 
+async def test_the_api_serves_every_resource(world: Any) -> None:
+    services = {*world.api.parts.services, "metrics", "health", "authenticator"}
+    short = [module.__name__ for module in MODULES if not getattr(module, "NEEDS", set()) <= services]
+    assert short == [], "no domain of the composition root (app/api.py, DOMAINS) brings what these need"
+
+
 async def test_without_a_credential_every_route_is_shut(world: Any) -> None:
     attack = Attack(world)
     for operation in world.operations:
@@ -128,12 +142,15 @@ async def test_without_a_credential_every_route_is_shut(world: Any) -> None:
         for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"X-Tenant": THEIRS, "X-Tenant-Id": "1"}):
             names = world.planted[THEIRS]
             answer = await attack.send(operation, names, headers, body=fill(case.body, names))
-            if answer.status_code != 401:
+            # A page sends a person to its sign-in instead.
+            shut = {401, 302, 303} if operation.path.startswith("/console") else {401}
+            if answer.status_code not in shut:
                 attack.faults.append(f"{operation.key}: {answer.status_code} without a credential")
     assert attack.faults == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_no_route_shows_or_changes_what_is_another_tenants(world: Any) -> None:
     attack = Attack(world)
     ours, theirs = world.planted[OURS], world.planted[THEIRS]
@@ -143,9 +160,11 @@ async def test_no_route_shows_or_changes_what_is_another_tenants(world: Any) -> 
         named = re.findall(r"\{(\w+)\}", operation.path)
         for headers in [{}] if operation.public else [world.headers[OURS], world.keys[OURS]]:
             # Theirs for ours: in the path, in the body, in the query; each alone and all together.
-            trials = [({}, case.body, case.query, ours)]
+            trials = [({}, fill(case.body, ours), fill(case.query, ours), ours)]
             trials += [
-                ({name: theirs[name]}, fill(case.body, ours), fill(case.query, ours), ours) for name in named
+                ({name: theirs[name]}, fill(case.body, ours), fill(case.query, ours), ours)
+                for name in named
+                if theirs[name] != ours[name]
             ]
             trials += [({}, fill(case.body, theirs), fill(case.query, theirs), ours)]
             trials += [({}, fill(case.body, theirs), fill(case.query, theirs), theirs)]
@@ -154,9 +173,9 @@ async def test_no_route_shows_or_changes_what_is_another_tenants(world: Any) -> 
                     continue
                 answer = await attack.send(operation, names, headers, body=body, query=query, path=path)
                 attack.watch(operation, answer, f"ids of the other tenant {path or 'in body and query'}")
-                if path and answer.status_code < 400:
+                if path and answer.status_code < 400 and not case.empty:
                     attack.faults.append(f"{operation.key}: {answer.status_code} for another tenant's {path}")
-            if operation.method == "DELETE" and not named:
+            if (operation.method == "DELETE" and not named) or headers == world.keys[OURS]:
                 continue
             for poison in SQL:
                 for body in poisoned(fill(case.body, ours), poison):
@@ -164,7 +183,7 @@ async def test_no_route_shows_or_changes_what_is_another_tenants(world: Any) -> 
                         operation, ours, headers, body=body, query=fill(case.query, ours)
                     )
                     attack.watch(operation, answer, f"body {poison!r}")
-                for name in {*case.query, "cursor", "limit", "sort", "order", "q", "tenant", "tenant_id"}:
+                for name in {*case.query, "cursor", "sort", "tenant"}:
                     if operation.method == "GET":
                         answer = await attack.send(operation, ours, headers, query={name: poison})
                         attack.watch(operation, answer, f"query {name}={poison!r}")
@@ -188,14 +207,19 @@ async def test_no_route_shows_or_changes_what_is_another_tenants(world: Any) -> 
                 attack.watch(operation, answer, "a cursor of the other tenant")
     after = await snapshot(world)
     changed = [name for name in before if before[name] != after.get(name)]
-    assert attack.faults == []
+    assert not attack.faults, "\n".join(attack.faults[:40])
     assert changed == [], "rows of the other tenant were changed"
     assert attack.sent > 500
     # What was refused above works for whom it belongs to: otherwise nothing was proved.
+    # The attacks have locked these people's sign-in, as they should.
+    await world.api.admin.execute("delete from caudal.sign_in_failure")
+    refused: list[tuple[str, int, str]] = []
     for operation in sorted(world.operations, key=lambda one: (ORDER[one.method], one.path)):
         case = world.cases[operation.key]
         answer = await attack.send(
             operation, theirs, {} if operation.public else world.headers[THEIRS],
             body=fill(case.body, theirs), query=fill(case.query, theirs),
         )  # fmt: skip
-        assert answer.status_code in case.own, (operation.key, answer.status_code, answer.text[:300])
+        if answer.status_code not in case.own:
+            refused.append((operation.key, answer.status_code, answer.text[:300]))
+    assert not refused, "\n".join(map(str, refused))
