@@ -8,7 +8,8 @@ from caudal.registry.permissions import Role
 
 CASES: dict[str, dict[str, Any]] = {
     "POST /auth/register": {
-        "body": {"username": "a_new_one", "password": "secret", "email": "new@example.com"}
+        "body": {"username": "a_new_one", "password": "secret", "email": "new@example.com"},
+        "own": (201, 409),
     },
     "POST /auth/token": {"body": {"username": "owner_zebra", "password": "secret"}},
     "POST /auth/session": {"body": {"username": "owner_zebra", "password": "secret"}},
