@@ -42,7 +42,8 @@ where t.name = $1 and a.channel = $2 and a.enabled
 order by c.wrote_at desc nulls last, a.id limit 1
 """
 BY_HOOK = f"""
-select {COLUMNS} from caudal.channel_hook($1) a, caudal.tenant_name(a.tenant_id) t(name)
+select {COLUMNS} from caudal.channel_hook($1) h
+cross join lateral (select (h.account).*) a cross join lateral (select h.tenant as name) t
 """
 BY_PROVIDER = f"""
 select {COLUMNS} from caudal.channel_account a join caudal.tenant t on t.id = a.tenant_id

@@ -34,6 +34,7 @@ DOORS = {
     "revoked": "what the revocation list publishes to everybody",
     "log_append": "writes to the log, which only routers read",
     "log_ensure": "makes a topic of the log",
+    "channel_hook": "one account by its unguessable hook, its secrets sealed: a webhook has no tenant yet",
     "current_tenant": "is the question itself",
     "sees_all": "is the question itself",
     "keeps_owner": "a trigger",

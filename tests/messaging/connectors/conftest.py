@@ -11,13 +11,13 @@ import asyncpg
 import httpx
 import pytest
 
+from caudal.app import messaging
 from caudal.app.connector import ConnectorParts, run_connector
 from caudal.core import db
-from caudal.core.eventlog.postgres import PostgresLog
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
-from caudal.messaging import connectors, topics, webhooks
+from caudal.messaging import connectors, webhooks
 from caudal.messaging.accounts import AccountView, ChannelAccounts, NewAccount
 from caudal.messaging.connector_settings import SendingSettings
 from caudal.messaging.deliveries import Deliveries, outbound_records
@@ -46,6 +46,8 @@ insert into caudal.delivery(tenant_id, message_id, conversation_id, channel, add
 values ($1, $2, $3, $4, $5, now() + interval '1 day') returning id
 """
 
+LOG = LogSettings(log_lease_seconds=1, log_partitions=4)
+
 QUICK: dict[str, Any] = {
     "connector_answer_timeout": 0.6,
     "connector_retry_first": 0.05,
@@ -59,8 +61,9 @@ QUICK: dict[str, Any] = {
 class Platform:
     """One tenant, one sandbox, and as many connector workers as a test asks for."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], url: str, api: Any) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], url: str, api: Any, log_settings: LogSettings = LOG) -> None:
         self.pool = pool
+        self.log_settings = log_settings
         self.url = url
         self.api = api
         self.life = Lifecycle()
@@ -77,10 +80,7 @@ class Platform:
         working = await db.open_pool(self.url, minimum=2, maximum=16, role="caudal_messaging")
         self.life.on_stop("pool", working.close)
         self.working = working
-        self.log = PostgresLog(working, self.url, LogSettings(log_lease_seconds=1))
-        await self.log.start()
-        self.life.on_stop("log", self.log.stop)
-        await self.log.ensure(topics.topics(4))
+        self.log = await messaging.open_log(self.life, working, self.url, self.log_settings, consume=True)
         notifier = Notifier(working)
         self.life.on_stop("notifier", notifier.stop)
         self.deliveries = Deliveries(working, self.log, notifier, MessagingSettings(delivery_max_attempts=4))
@@ -94,10 +94,12 @@ class Platform:
         for reader in readers.values():
             self.life.on_stop("reader", reader.close)
         # As in production: what the API does, it does as caudal_app.
-        api_log = PostgresLog(self.api.parts.pool, self.url, LogSettings(), listen=False)
-        self.life.on_stop("api log", api_log.stop)
-        hooks = webhooks.Webhooks(self.api.parts.pool, api_log, self.accounts, readers)
-        await self.api.start(webhooks=hooks, channel_accounts=self.accounts)
+        api_pool = self.api.parts.pool
+        services = await messaging.api_services(
+            self.life, api_pool, self.url, self.log_settings, MessagingSettings(), Metrics()
+        )
+        hooks = webhooks.Webhooks(api_pool, services["event_log"], self.accounts, readers)
+        await self.api.start(webhooks=hooks, channel_accounts=self.accounts, **services)
         self.life.spawn("waiting", self._release())
 
     async def _release(self) -> None:

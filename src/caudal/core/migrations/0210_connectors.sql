@@ -125,12 +125,10 @@ create function caudal.channel_hold(p_account bigint, p_key text, p_first float8
     returning extract(epoch from not_before - clock_timestamp())
 $$;
 
--- The account behind a webhook's address, for the API, which does not know the tenant yet. The secrets are sealed.
-create function caudal.channel_hook(p_hook uuid) returns setof caudal.channel_account
+-- The account behind a webhook's address, for the API, which does not know the tenant yet: whoever asks must know the
+-- hook, and the secrets are sealed.
+create function caudal.channel_hook(p_hook uuid) returns table (account caudal.channel_account, tenant text)
   language sql stable security definer set search_path = caudal, pg_catalog, pg_temp
-  as $$ select * from channel_account where hook = p_hook $$;
-create function caudal.tenant_name(p_id int) returns text
-  language sql stable security definer set search_path = caudal, pg_catalog, pg_temp
-  as $$ select name from tenant where id = p_id $$;
-revoke execute on function caudal.channel_hook(uuid), caudal.tenant_name(int) from public;
-grant execute on function caudal.channel_hook(uuid), caudal.tenant_name(int) to caudal_app, caudal_messaging;
+  as $$ select a, t.name from channel_account a join tenant t on t.id = a.tenant_id where a.hook = p_hook $$;
+revoke execute on function caudal.channel_hook(uuid) from public;
+grant execute on function caudal.channel_hook(uuid) to caudal_app, caudal_messaging;
