@@ -63,6 +63,8 @@ class DeviceEntry(msgspec.Struct, eq=False):
     series: dict[str, int]
     heads: dict[str, tuple[str | None, bytes]] = msgspec.field(default_factory=dict)
     """By point, its usual unit and the first columns of its rows, for the pipeline's short way."""
+    rejected: bool = False
+    """Somebody has refused it: what it sends is as from no device of ours. Never remembered as one."""
 
 
 class GatewayEntry(msgspec.Struct, eq=False):
@@ -239,9 +241,9 @@ class Directory:
             await self._add_points(connection, tenant, found, wanted)
         for name in names:
             entry = found.get(name)
-            if entry is None:
+            if entry is None or entry.rejected:
                 want = wanted[name]
-                full = want.register and tenant.policy != "refuse" and want.gateway is None
+                full = entry is None and want.register and tenant.policy != "refuse" and want.gateway is None
                 why: Absent = "too_large" if full else "unknown_device"
                 self._note_absent(tenant.name, name, why, register=want.register)
             else:
@@ -264,6 +266,7 @@ class Directory:
                 row["id"], tenant, row["name"], row["status"] == "quarantined", row["format"],
                 _zone(row["zone"]), row["gateway_id"],
                 dict(zip(row["points"], row["numbers"], strict=True)),
+                rejected=row["status"] == "rejected",
             )
             for row in rows
         }  # fmt: skip
@@ -313,7 +316,7 @@ class Directory:
         missing = [
             (entry.id, point)
             for name, entry in sorted(found.items())
-            if not entry.held
+            if not entry.held and not entry.rejected
             for point in sorted(wanted[name].points - entry.series.keys())
         ]
         missing = missing[: max(0, tenant.max_series - tenant.series_count)]

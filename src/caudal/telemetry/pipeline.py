@@ -216,6 +216,12 @@ class Pipeline:
                 return
             if decoded.plain and self._place_quickly(message, decoded, tenant, device):
                 return
+        # Formats that name devices in the payload must not let one device speak for another.
+        own = getattr(message.origin.principal, "device", None)
+        if own is not None and {s[0] for s in decoded.samples}.union(decoded.device_meta or ()) - {None, own}:
+            sentence = f"the payload names a device other than {own!r:.80}, which signed in"
+            self._refuse(message, route, Dead("unknown_device", sentence, "", decoded.format), tenant)
+            return
         held: dict[str, int] = {}
         parts: list[bytes] = []
         wanted: dict[str, dict[str, int]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -191,6 +192,12 @@ async def test_device_credentials(http: Http) -> None:
         "traksense/acme/+/pump/telem",
     )])  # fmt: skip
     assert [outcome["result"] for outcome in mixed["outcomes"]] == ["stored"] + ["refused"] * 3
+    # Formats that name devices in the payload do not let it speak for another.
+    for name, result in (("other", "dead"), ("pump", "stored")):
+        record = [{"bn": name, "bt": 1772323200, "n": "level", "u": "m", "v": 1}]
+        came = await device.send("/api/ingest/devices/pump", record)
+        assert came["outcomes"][0]["result"] == result, came
+    assert "other" not in {row[1] for row in await http.rows()}
     assert (await http.api.client.get("/api/devices", headers=device.headers)).status_code == 403
     # It replaces its own password; both are good for a while.
     following = await http.api.client.post("/api/device/credentials", headers=device.headers)
@@ -233,6 +240,16 @@ async def test_rejected_is_dead(http: Http) -> None:
     assert answer.json() == {"dead_letters": 1}
     ledger = "select sum(received) r, sum(stored) s, sum(held) h, sum(dead) d from caudal.ledger"
     assert tuple(await http.api.admin.fetchrow(ledger)) == (1, 0, 0, 1)
+    # What it goes on sending is nobody's, until somebody changes their mind. Ingest hears of it soon.
+    async with asyncio.timeout(10):
+        while (came := await http.send("/api/ingest/devices/new", v1(2)))["outcomes"][0]["result"] == "held":
+            await asyncio.sleep(0.1)
+    assert came["outcomes"][0]["errors"][0]["reason"] == "unknown_device"
+    await http.api.client.post(f"/api/devices/{number}/claim", headers=http.headers, json={})
+    async with asyncio.timeout(15):
+        while (came := await http.send("/api/ingest/devices/new", v1(3)))["outcomes"][0]["result"] == "dead":
+            await asyncio.sleep(0.2)
+    assert came["outcomes"][0]["result"] == "stored"
 
 
 async def test_what_a_payload_would_become(http: Http) -> None:
