@@ -62,7 +62,7 @@ async def build(world: World, made: dict[str, Any]) -> tuple[str, int]:
     if made["settled"] == "after":
         await world.refresher.settle()
     if made["settled"] == "partly":
-        await world.pool.fetch("select caudal.rollup_step(1)")
+        await world.pool.fetch("select caudal.rollup_step(1, 0)")
     return name, series
 
 

@@ -71,7 +71,7 @@ async def test_it_is_idle_when_nothing_changes(world: World) -> None:
     await world.numbers(series, [(EDGE - HOUR, 1.0)])
     await world.refresher.settle()
     async with world.pool.acquire() as connection, connection.transaction():
-        assert tuple(await connection.fetchrow("select * from caudal.rollup_step(100)")) == (0, False)
+        assert tuple(await connection.fetchrow("select * from caudal.rollup_step(100, 0)")) == (0, False, 0)
         assert not await connection.fetchval("select caudal.rollup_advance($1, '5 min'::interval)", NOW)
         # No transaction number was needed: nothing at all was written.
         assert await connection.fetchval("select pg_current_xact_id_if_assigned()::text") is None
@@ -180,7 +180,7 @@ async def test_the_app_role_cannot_touch_what_it_may_not(app_pool: asyncpg.Pool,
         "select * from caudal.rollup_log",
         "select caudal.invalidate('{1}', '{1}')",
         "select * from caudal.hours_of('{1}', now(), now())",
-        "select caudal.rollup_step(1)",
+        "select caudal.rollup_step(1, 0)",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app_pool.execute(statement)

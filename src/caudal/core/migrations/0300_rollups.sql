@@ -361,8 +361,9 @@ end $$;
 -- ---------------------------------------------------------------- keeping them
 
 -- One bounded piece of work: takes up the writers' marks, makes at most p_budget hours anew with their minutes
--- and days. Returns the hours made and whether more wait; null when another refresher is at work.
-create function caudal.rollup_step(p_budget int, out made int, out more boolean)
+-- and days. It goes round by series, from p_after on, so that one who marks without end does not keep the others
+-- waiting. Returns the hours made, whether more wait and where to go on; null when another refresher is at work.
+create function caudal.rollup_step(p_budget int, p_after int, out made int, out more boolean, out next int)
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
   ids int[]; hrs timestamptz[]; all_ids int[]; all_hrs timestamptz[];
@@ -378,11 +379,13 @@ begin
     on conflict do nothing;
   with gone as (
     delete from caudal.rollup_stale s
-    using (select series, hour from caudal.rollup_stale order by series, hour limit p_budget) p
+    using (select series, hour from caudal.rollup_stale where series > p_after order by series, hour limit p_budget) p
     where s.series = p.series and s.hour = p.hour returning s.series, s.hour
   )
   select array_agg(series), array_agg(hour) into all_ids, all_hrs from gone;
   made := coalesce(cardinality(all_ids), 0);
+  -- The last one may not be done yet; at the end it begins anew.
+  next := case when made = p_budget then (select max(i) - 1 from unnest(all_ids) i) else 0 end;
   -- An hour whose samples retention has dropped stays as it was; its day may still be cut anew from it.
   select array_agg(p.series), array_agg(p.hour) into ids, hrs from unnest(all_ids, all_hrs) p(series, hour)
   where caudal.may_be_made(p.series, p.hour);
@@ -463,11 +466,11 @@ end $$;
 create trigger recut_days after update of time_zone on caudal.tenant for each row
   when (old.time_zone is distinct from new.time_zone) execute function caudal.recut_days();
 
-revoke execute on function caudal.rollup_threshold(), caudal.invalidate(int[], int[]), caudal.rollup_step(int),
+revoke execute on function caudal.rollup_threshold(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
   caudal.rollup_advance(timestamptz, interval), caudal.rollup_days(int[], timestamptz[]), caudal.recut_days(),
   caudal.fold_samples(int, timestamptz, timestamptz, interval), caudal.stale_hours(int[], timestamptz, timestamptz),
   caudal.hours_of(int[], timestamptz, timestamptz), caudal.minutes_of(int[], timestamptz, timestamptz),
   caudal.merge_days(int[], text, date, date), caudal.days_of(int[], text, date, date),
   caudal.last_before(int[], timestamptz) from public;
-grant execute on function caudal.rollup_threshold(), caudal.invalidate(int[], int[]), caudal.rollup_step(int),
+grant execute on function caudal.rollup_threshold(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
   caudal.rollup_advance(timestamptz, interval) to caudal_ingest;
