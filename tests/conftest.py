@@ -44,6 +44,16 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"this machine lacks {what}")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out altogether: tests for servers that no set-up of ours can bring."""
+    for variable, what in (
+        ("CAUDAL_TEST_TIMESCALE_URL", "tests/timescale: names no server with TimescaleDB"),
+        ("CAUDAL_TEST_PAHO_SUITE", "tests/mqtt/test_interop.py: names no checkout of the paho suite"),
+    ):
+        if not os.environ.get(variable):
+            terminalreporter.write_line(f"left out: {what} ({variable})")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where nothing may be missing, a skip of whatever kind is a failure."""

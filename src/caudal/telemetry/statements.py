@@ -22,14 +22,21 @@ create temporary table if not exists incoming (
 ) on commit delete rows
 """
 
-# Taken in one order by everybody, so that two writers with the same rows wait for each other in turn.
-INSERT_NEW = """
-insert into caudal.sample (series, qual, unit, ts, received, v_num, v_bool, v_text, meta)
-select series, qual, unit, ts, received, v_num, v_bool, v_text, meta from incoming order by series, ts, ord
-on conflict do nothing
+FRESH = """
+create temporary table if not exists fresh (series int, ts timestamptz) on commit delete rows
 """
 
-# Stored by this transaction is what carries its number; of several alike in one batch the first was stored.
+# Taken in one order by everybody, so that two writers with the same rows wait for each other in turn.
+INSERT_NEW = """
+with stored as (
+  insert into caudal.sample (series, qual, unit, ts, received, v_num, v_bool, v_text, meta)
+  select series, qual, unit, ts, received, v_num, v_bool, v_text, meta from incoming order by series, ts, ord
+  on conflict do nothing returning series, ts
+)
+insert into fresh select series, ts from stored
+"""
+
+# Of several alike in one batch the first was stored.
 NOT_STORED = """
 select i.ord, r.name as point, i.ts,
        (s.v_num, s.v_bool, s.v_text, s.unit) is not distinct from
@@ -39,7 +46,8 @@ select i.ord, r.name as point, i.ts,
 from (select *, row_number() over (partition by series, ts order by ord) as nth from incoming) i
 join caudal.sample s on s.series = i.series and s.ts = i.ts
 join caudal.series r on r.id = i.series
-where not (i.nth = 1 and s.xmin::text::bigint = pg_current_xact_id()::text::bigint & 4294967295)
+left join fresh f on f.series = i.series and f.ts = i.ts
+where f.series is null or i.nth > 1
 order by i.ord
 """
 

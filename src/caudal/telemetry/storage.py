@@ -160,6 +160,7 @@ class Writer:
             self._backend = await connection.fetchrow(sql.OUR_BACKEND)
             await connection.execute("reset role")
             await connection.execute(sql.INCOMING)
+            await connection.execute(sql.FRESH)
         return self._connection
 
     async def _pause(self, attempt: int, error: BaseException) -> None:

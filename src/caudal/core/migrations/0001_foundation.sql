@@ -119,21 +119,33 @@ create table caudal.unit (
 
 -- Narrow: 64 bytes a row and its index entry. No row security here (COPY refuses it, and so does TimescaleDB's
 -- compression): nobody but the owner and ingest may touch it; everybody else goes through barrier views.
-create table caudal.sample (
-  series int not null,
-  qual smallint not null default 0,
-  unit smallint,
-  ts timestamptz not null,
-  received timestamptz not null,
-  v_num float8,
-  v_bool boolean,
-  v_text text,
-  meta jsonb,
-  primary key (series, ts)
-) partition by range (ts);
+--
+-- Where TimescaleDB is loaded it is a hypertable that compresses what is a week old; elsewhere it is partitioned
+-- by us (0002). Nothing but this file, 0002 and retention knows which.
+create function caudal.has_timescale() returns boolean language sql stable as $$
+  select exists (select from pg_available_extensions where name = 'timescaledb')
+     and coalesce(current_setting('shared_preload_libraries', true), '') like '%timescaledb%'
+$$;
 
--- Clocks that are years off. Everything else gets a partition of its own, made ahead or on demand.
-create table caudal.sample_default partition of caudal.sample default;
+do $$
+declare
+  columns constant text := '(series int not null, qual smallint not null default 0, unit smallint,
+    ts timestamptz not null, received timestamptz not null, v_num float8, v_bool boolean, v_text text, meta jsonb,
+    primary key (series, ts))';
+begin
+  if caudal.has_timescale() then
+    create extension if not exists timescaledb;
+    execute 'create table caudal.sample ' || columns;
+    perform create_hypertable('caudal.sample', 'ts', chunk_time_interval => interval '1 day');
+    alter table caudal.sample set (timescaledb.compress, timescaledb.compress_segmentby = 'series',
+                                   timescaledb.compress_orderby = 'ts');
+    perform add_compression_policy('caudal.sample', interval '7 days');
+  else
+    execute 'create table caudal.sample ' || columns || ' partition by range (ts)';
+    -- Clocks that are years off. Everything else gets a partition of its own, made ahead or on demand.
+    create table caudal.sample_default partition of caudal.sample default;
+  end if;
+end $$;
 
 create table caudal.dead_letter (
   id bigint generated always as identity primary key,

@@ -10,6 +10,7 @@ declare
   label text;
   strays boolean;
 begin
+  if to_regclass('caudal.sample_default') is null then return 'hypertable'; end if; -- makes its chunks itself
   -- Clocks that are decades off stay in the default partition: their number has no bound.
   if at < '1980-01-01' or at >= date_trunc('day', now()) + interval '32 days' then return 'sample_default'; end if;
   perform pg_advisory_xact_lock(hashtext('caudal.sample partitions'));
@@ -44,9 +45,21 @@ grant select on caudal.expired to caudal_ingest;
 
 -- Drop what is wholly older than `keep`; returns the names dropped.
 create function caudal.drop_partitions(keep interval) returns setof text
-  language plpgsql security definer set search_path = caudal, pg_catalog, pg_temp set timezone = 'UTC' as $$
+  language plpgsql security definer set search_path = caudal, pg_catalog, public, pg_temp set timezone = 'UTC' as $$
 declare part record;
 begin
+  if to_regclass('caudal.sample_default') is null then
+    for part in execute format('select show_chunks(''caudal.sample'', older_than => interval %L) as chunk', keep) loop
+      execute format('insert into caudal.expired as e (tenant_id, kind, parts)
+                      select coalesce(r.tenant_id, 0), ''sample'', count(*) from %s s
+                      left join caudal.series r on r.id = s.series group by 1
+                      on conflict (tenant_id, kind) do update
+                      set parts = e.parts + excluded.parts, last_expired = now()', part.chunk);
+      return next part.chunk::text;
+    end loop;
+    execute format('select drop_chunks(''caudal.sample'', older_than => interval %L)', keep);
+    return;
+  end if;
   for part in
     select c.relname, substring(c.relname from '\d+$') as stamp from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'caudal.sample'::regclass and c.relname ~ '^sample_\d+$'

@@ -27,7 +27,9 @@ begin
   if exists (select from caudal.rollup_log) or exists (select from caudal.rollup_stale where hour < bound) then return; end if;
   update caudal.rollup_state set raw_from = bound where raw_from < bound;
   return query select caudal.drop_partitions(make_interval(days => p_days));
-  delete from caudal.sample_default where ts < bound;
+  if to_regclass('caudal.sample_default') is not null then
+    execute 'delete from caudal.sample_default where ts < $1' using bound;
+  end if;
   delete from caudal.rollup_minute where bucket < bound;
 end $$;
 
