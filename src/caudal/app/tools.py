@@ -1,0 +1,112 @@
+"""What the command-line tools stand on: the installation they mean, a connection to it, a pipeline.
+
+A tool that puts messages back runs the same pipeline as ingest does, in its own process: it needs nothing
+but the database, and takes the very path that the messages took first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from caudal.app.ingest import ROLE, build_pipeline
+from caudal.core import db
+from caudal.core.errors import CaudalError
+from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
+from caudal.core.settings import load
+from caudal.telemetry.pipeline import Pipeline
+from caudal.telemetry.settings import IngestSettings
+
+
+class NoInstallation(CaudalError):
+    """Nobody said which installation is meant, or it is not up."""
+
+    code = "no_installation"
+
+
+class Installation:
+    """Where an installation is: by the environment, or by the directory of a `caudal up` that is running."""
+
+    def __init__(self, data: Path | None, environ: Mapping[str, str] = os.environ) -> None:
+        self._data = data
+        self._environ = environ
+
+    def _endpoint(self, name: str, variable: str) -> str:
+        if self._data is None and (named := self._environ.get(variable)):
+            return named
+        path = (self._data or Path("data")) / "endpoints.json"
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        except FileNotFoundError:
+            raise NoInstallation(
+                f"{path} is not there: nothing is up on {path.parent}. Start it with `caudal up --data"
+                f" {path.parent}`, name another directory with --data, or set {variable}."
+            ) from None
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise NoInstallation(f"{path} cannot be read: {error}. Set {variable} instead.") from None
+        if name not in found:
+            raise NoInstallation(f"{path} names no {name}. Set {variable} instead.")
+        return found[name]
+
+    @property
+    def database_url(self) -> str:
+        """An administrator's connection string. Raises NoInstallation."""
+        return self._endpoint("database_url", "DATABASE_URL")
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where to publish, with credentials that may. Raises NoInstallation."""
+        return self._endpoint("mqtt_url", "MQTT_URL")
+
+    @property
+    def ingest_settings(self) -> IngestSettings:
+        """As ingest of that installation has them, so far as one can know from outside."""
+        overrides: dict[str, Any] = {"ingest_writers": 1}
+        if "UNKNOWN_TENANTS" not in self._environ and "DATABASE_URL" not in self._environ:
+            # What `caudal up` runs with.
+            overrides["unknown_tenants"] = "register"
+        return load(IngestSettings, self._environ, **overrides)
+
+
+@asynccontextmanager
+async def connected(installation: Installation) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """An administrator's connection. Raises NoInstallation when nobody answers."""
+    try:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            installation.database_url, timeout=10, server_settings={"application_name": "caudal tool"}
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise NoInstallation(f"The database does not answer: {error}. Is the installation up?") from None
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=5)
+
+
+@asynccontextmanager
+async def own_pipeline(installation: Installation) -> AsyncIterator[tuple[asyncpg.Pool[Any], Pipeline]]:
+    """A pipeline in this process, with a pool that sees every tenant; both end with the block."""
+    async with connected(installation):
+        pass
+    life = Lifecycle()
+    worker = f"tool:{socket.gethostname()}:{os.getpid()}"
+    try:
+        pool = await db.open_pool(
+            installation.database_url, minimum=1, maximum=3, role=ROLE, name="caudal tool"
+        )
+        life.on_stop("tool pool", pool.close)
+        pipeline = await build_pipeline(
+            life, installation.database_url, installation.ingest_settings, Metrics(), worker=worker
+        )
+        yield pool, pipeline
+        await pipeline.drained()
+    finally:
+        await life.stop()
