@@ -12,7 +12,8 @@ from typing import Any
 
 from caudal.core import db
 from caudal.mqtt import packets as pk
-from caudal.mqtt.loadclient import LoadFleet, Totals
+from caudal.mqtt.loadclient import LoadFleet
+from caudal.mqtt.loadstats import Totals
 from caudal.telemetry import ledger
 from caudal.telemetry.others import digest
 

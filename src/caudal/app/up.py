@@ -119,6 +119,10 @@ class Platform:
             say("Preparing the demonstration")
             sandbox, rest = await prepare(REST, environ, found["http_url"], self._host)
             found.update(await self._start_part(life, sandbox, environ))
+            publisher = found["mqtt_url"]
+            if "MQTT_URL" not in self._environ:
+                publisher = _with_credentials(publisher, "admin", environ["MQTT_ADMIN_PASSWORD"])
+            rest = (*rest, Part("fleet", ("simulate", "--demo"), environ={"FLEET_MQTT_URL": publisher}))
         say(f"Starting {', '.join(part.name for part in rest)}")
         found.update(await self._start_parts(life, rest, environ))
         if "mqtt_url" in found and "MQTT_URL" not in self._environ:

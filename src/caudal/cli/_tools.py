@@ -36,7 +36,7 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """ISO 8601 (UTC where it has no offset), or how long ago: `15m`, `2h`, `3d`."""
 
     name = "TIME"

@@ -186,7 +186,7 @@ async def _chosen(
 def replay_(
     numbers: tuple[int, ...], data: Path | None, everything: bool, as_json: bool, **filters: Any
 ) -> None:
-    """Put letters back through the whole path. What is refused again stays open; doing it twice is no harm."""
+    """Put letters back through the whole path. What is refused again stays open; twice is no harm."""
 
     async def work() -> list[Replayed]:
         installation = Installation(data)

@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from caudal.mqtt.endpoint import Endpoint
 from caudal.telemetry.submit import submit
 
 from .conftest import MakePipeline
@@ -34,13 +36,13 @@ async def test_from_a_dead_letter_to_a_row(
     pipeline = await make_pipeline()
     await submit(pipeline, [v1("a", 1, ("t", 1), ("bad", "warm")), ("x/y", b"\x1b[2J", ANYONE)])
     status, out, _ = await caudal(database_url, "dead-letters", "list", "--json")
-    letters = json.loads(out)["items"]
-    assert (status, [letter["reason"] for letter in letters]) == (0, ["topic", "value"])
-    number = str(letters[1]["id"])
+    letters = {letter["reason"]: str(letter["id"]) for letter in json.loads(out)["items"]}
+    assert (status, letters.keys()) == (0, {"topic", "value"})
+    number = letters["value"]
     status, out, _ = await caudal(database_url, "dead-letters", "show", number)
     assert status == 0
     assert '>>>"warm"<<<' in out
-    status, out, _ = await caudal(database_url, "dead-letters", "show", str(letters[0]["id"]))
+    status, out, _ = await caudal(database_url, "dead-letters", "show", letters["topic"])
     assert "\x1b" not in out
     status, out, _ = await caudal(database_url, "dead-letters", "replay", "--reason", "value", "--json")
     assert (status, json.loads(out)[0]["result"]) == (1, "refused")
@@ -84,3 +86,29 @@ async def test_errors_say_what_to_do() -> None:
     status, _, err = await caudal("postgresql://127.0.0.1:1/x", "ledger")
     assert status == 2
     assert "does not answer" in err
+
+
+async def test_simulate_and_replay(
+    endpoint: Endpoint, pool: asyncpg.Pool[Any], database_url: str, tmp_path: Path
+) -> None:
+    url = f"mqtt://127.0.0.1:{endpoint.port}"
+    words = ("--devices", "10", "--count", "50", "--malformed", "0.1", "--duplicated", "0.1", "--json")
+    status, out, err = await caudal(database_url, "simulate", "--url", url, "--tenant", "acme", *words)
+    assert status == 0, err
+    summary = json.loads(out)
+    assert (summary["sent"], summary["acked"], summary["unacked"]) == (500, 500, 0)
+    assert await pool.fetchval("select sum(messages) from caudal.ledger") == 500
+    assert await pool.fetchval("select sum(dead) from caudal.ledger") > 0
+    recording = tmp_path / "pump.csv"
+    recording.write_text("timestamp,value\n" + "".join(f"2014-01-01 00:{m:02}:00,{m}\n" for m in range(60)))
+    for words in ((), ("--speed", "36000")):
+        status, out, err = await caudal(
+            database_url, "replay", str(recording), "--url", url, "--tenant", "acme", "--json", *words
+        )
+        assert status == 0, err
+        assert json.loads(out)["acked"] == 60
+    rows = await pool.fetchval("select count(*) from ts_measure where device_id = 'pump'")
+    assert rows == 60
+    status, _, err = await caudal(database_url, "simulate", "--url", "mqtt://127.0.0.1:1")
+    assert status == 2
+    assert "Is it up" in err
