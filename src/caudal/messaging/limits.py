@@ -58,12 +58,7 @@ class Limits:
             keys.append(address)
             intervals.append(account.pair_interval)
             bursts.append(account.pair_burst)
-        async with self._pool.acquire() as connection, connection.transaction():
-            # Buckets are as good as lost in a crash anyway; no reason to wait for the disk.
-            await connection.execute("set local synchronous_commit = off")
-            row = await connection.fetchrow(
-                TAKE, account.id, keys, intervals, bursts, self._patience, address
-            )
+        row = await self._pool.fetchrow(TAKE, account.id, keys, intervals, bursts, self._patience, address)
         assert row is not None
         return Turn(*row.values())
 

@@ -89,6 +89,8 @@ declare
   due timestamptz;
   held int;
 begin
+  -- Buckets are as good as lost in a crash anyway; no reason to wait for the disk.
+  perform set_config('synchronous_commit', 'off', true);
   -- In order of key, so that two workers cannot hold what the other waits for.
   perform from caudal.channel_limit l where l.account_id = p_account and l.key = any(p_keys) order by l.key for update;
   get diagnostics held = row_count;
