@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from litestar import Request, Response, delete, get, post
 from litestar.exceptions import ValidationException
+from litestar.openapi import ResponseSpec
 from litestar.params import FromQuery, JSONBody, QueryParameter
 
 from caudal.core.errors import CaudalError, Forbidden
@@ -29,6 +30,7 @@ from caudal.web.frame import TrustedProxies
 from caudal.web.guards import public, requires
 from caudal.web.inject import Caller, Database, Given
 from caudal.web.pages import Cursor, Limit, Page
+from caudal.web.problems import on_caudal_error
 
 NEEDS = frozenset({"pki_settings", "sealer", "pool"})
 READ = [requires(Action.CERTIFICATES_READ)]
@@ -89,13 +91,13 @@ class BootstrapList(msgspec.Struct):
     items: list[Bootstrap]
 
 
-def _refused(request: Request[Any, Any, Any], error: Exception) -> Response[RegistrationAnswer]:
+def _refused(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Errors in the words of the contract."""
     if isinstance(error, CaudalError) and error.status == 429:
         answer = RegistrationAnswer("error", "rate_limited", error=error.sentence)
         return Response(answer, status_code=429, headers={"Retry-After": "3600"})
     if isinstance(error, CaudalError) and error.status >= 500:
-        raise error
+        return on_caudal_error(request, error)
     sentence = error.sentence if isinstance(error, CaudalError) else "The request is not valid."
     return Response(RegistrationAnswer("error", "invalid_request", error=sentence), status_code=400)
 
@@ -118,6 +120,10 @@ def _certified(request: Request[Any, Any, Any], settings: PkiSettings, claimed: 
     guards=GATEWAYS,
     status_code=200,
     exception_handlers={CaudalError: _refused, ValidationException: _refused},
+    responses={
+        400: ResponseSpec(RegistrationAnswer, description="`invalid_request`"),
+        429: ResponseSpec(RegistrationAnswer, description="`rate_limited`: ten an hour from an address"),
+    },
 )
 async def register(
     request: Request[Any, Any, Any],
