@@ -23,7 +23,7 @@ from caudal.core.eventlog.kafka_consumer import KafkaConsumer
 from caudal.core.eventlog.port import Connection, Consumer, Outgoing, PartitionLost, Record, Topic
 from caudal.core.eventlog.postgres import PostgresLog
 from caudal.core.eventlog.settings import LogSettings
-from caudal.core.eventlog.worker import PASSING, pause, positions
+from caudal.core.eventlog.worker import pause, positions
 
 log = logs.get("kafka")
 
@@ -142,8 +142,9 @@ class _Relay:
                 while True:
                     await self._carry(producer, consumer)
                     attempt = 0
-            except (KafkaException, BufferError, *PASSING) as error:
-                # A new producer begins at what is committed: nothing is left out, a few come twice.
+            except Exception as error:
+                # Whatever it was, partitions that we hold must not stand still. A new producer begins at what
+                # is committed: nothing is left out, a few come twice.
                 log.warning("the relay to Kafka begins again", error=repr(error))
                 producer.purge()
                 await asyncio.sleep(pause(attempt))
