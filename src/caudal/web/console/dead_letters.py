@@ -181,7 +181,7 @@ async def attempt(
 
 
 def _value(sample: Any) -> float | bool | str | None:
-    return next((part for part in sample[4:7] if part is not None), None)
+    return next((part for part in sample[3:6] if part is not None), None)
 
 
 @post("/dead-letters/{letter_id:int}/discard", guards=WRITE, status_code=200)

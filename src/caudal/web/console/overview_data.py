@@ -179,23 +179,29 @@ async def _consumed(
     return [(row[0], row[2] or midnight(row[1], zone), row[3] or 0.0) for row in rows]
 
 
+_MONTHS = """
+select m.unit, coalesce(sum(c.total) filter (where c.day >= $5), 0) as this,
+       coalesce(sum(c.total) filter (where c.day < $5), 0) as last,
+       coalesce(sum(c.total) filter (where c.day < $6), 0) as same
+from unnest($1::int[], $7::text[]) as m(id, unit)
+left join caudal.series_consumption($1, $2, 'day', $3, $4) c on c.series = m.id
+group by m.unit order by m.unit
+"""
+
+
 async def _months(connection: Any, series: Sequence[Series], zone: ZoneInfo, today: date) -> list[Month]:
-    meters = {one.id: one.unit for one in series if one.meter}
+    """This month, the last and the last by the same day, from one look at the days of both."""
+    meters = [one for one in series if one.meter]
     if not meters:
         return []
     this, last = today.replace(day=1), previous(today)
     tomorrow = today + timedelta(days=1)
     same = min(last + (tomorrow - this), this)
-    sums: list[dict[str, float]] = []
-    for first, past in ((this, tomorrow), (last, this), (last, same)):
-        by_unit: dict[str, float] = {}
-        for number, total in await connection.fetch(
-            "select series, total from caudal.series_consumption($1, $2, 'month', $3, $4)",
-            list(meters), zone.key, midnight(first, zone), midnight(past, zone),
-        ):  # fmt: skip
-            by_unit[meters[number]] = by_unit.get(meters[number], 0.0) + (total or 0.0)
-        sums.append(by_unit)
-    return [Month(unit, *(part.get(unit, 0.0) for part in sums)) for unit in sorted(set(meters.values()))]
+    rows = await connection.fetch(
+        _MONTHS, [one.id for one in meters], zone.key, midnight(last, zone), midnight(tomorrow, zone), this,
+        same, [one.unit for one in meters],
+    )  # fmt: skip
+    return [Month(row["unit"], row["this"], row["last"], row["same"]) for row in rows]
 
 
 def _bars(by_device: dict[int, float], titles: dict[int, str]) -> list[Bar]:

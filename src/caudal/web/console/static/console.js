@@ -48,6 +48,10 @@
   });
   addEventListener("pageshow", () => $$("form[method=get] :disabled").forEach((field) => (field.disabled = false)));
 
+  document.addEventListener("htmx:configRequest", ({ detail }) => {
+    if (detail.verb === "get") [...detail.formData].forEach(([name, value]) => value || detail.formData.delete(name));
+  });
+
   // an answer that never came
   document.addEventListener("htmx:sendError", () => {
     const line = document.createElement("p");
