@@ -189,7 +189,7 @@ async def field(unstarted_api: Any, tmp_path: Path) -> AsyncIterator[Field]:
     parts = unstarted_api.parts
     api = await unstarted_api.start(
         pool=parts.pool, sealer=parts.sealer, pki_settings=PkiSettings(), rules=Access(),
-        access_settings=AccessSettings(),
+        access_settings=AccessSettings(), release=None,
     )  # fmt: skip
     made = Field(api, await api.headers("acme", Role.ADMIN), tmp_path)
     await made.prepare()

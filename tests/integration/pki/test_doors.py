@@ -4,6 +4,7 @@ own topics alone, is revoked, is out. At our endpoint and at Mosquitto, with TLS
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import ssl
 import subprocess
@@ -15,8 +16,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from caudal.app.doors import IngestParts, open_endpoint
-from caudal.app.ingest import build_pipeline
+from caudal.app.doors import open_endpoint
+from caudal.app.ingest import build
 from caudal.core import db
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
@@ -50,22 +51,12 @@ async def until(condition: Any, seconds: float = 10.0) -> None:
 async def endpoint(field: Field, database_url: str) -> AsyncIterator[Any]:
     """Our endpoint, which lets in nobody who shows nothing, on the real pipeline."""
     life = Lifecycle()
-    pipeline = await build_pipeline(
-        life, database_url, IngestSettings(unknown_tenants="register"), Metrics(), worker="t"
-    )
-    pool = await db.open_pool(database_url, minimum=1, maximum=4, role="caudal_ingest")
-    life.on_stop("pool", pool.close)
-
-    async def connect() -> Any:
-        return await asyncpg.connect(database_url, server_settings={"role": "caudal_ingest"})
-
+    made = await build(life, database_url, IngestSettings(unknown_tenants="register"), Metrics(), worker="t")
     doors = DoorSettings(
         mqtt_port=0, mqtt_tls_port=0, mqtt_tls_cert=str(field.folder / "server.pem"),
         mqtt_tls_key=str(field.folder / "server.key"), mqtt_tls_client_ca=str(field.folder / "authority.pem"),
     )  # fmt: skip
-    yield await open_endpoint(
-        life, doors, IngestParts(pipeline, pool, connect), AccessSettings(mqtt_auth="required")
-    )
+    yield await open_endpoint(life, doors, made, AccessSettings(mqtt_auth="required"))
     for client in field.clients:
         await client.close()
     await life.stop()
@@ -128,7 +119,6 @@ async def test_passwords_at_our_endpoint(field: Field, endpoint: Any) -> None:
     api = field.api
     device = (await field.call("POST", "/api/devices", 201, json={"name": "pump"}))["id"]
     async with api.admin.acquire() as c, c.transaction():
-        await c.execute("select set_config('app.tenant_id', 'acme', true)")
         issued = await credentials.issue(c, "device", device, AccessSettings())
     client = field.client("pump", None, issued.username, issued.password)
     assert await client.connect(endpoint.port)
@@ -141,6 +131,40 @@ async def test_passwords_at_our_endpoint(field: Field, endpoint: Any) -> None:
     await api.admin.execute("update caudal.credential set revoked_at = now()")
     assert await client.until_lost(OUT_WITHIN)
     assert not await field.client("pump", None, issued.username, issued.password).connect(endpoint.port)
+
+
+async def test_a_command_there_and_back(field: Field, endpoint: Any) -> None:
+    spec = {"name": "p", "commands": [{"name": "setpoint", "params": [{"name": "value", "type": "number"}]}]}
+    profile = (await field.call("POST", "/api/profiles", 201, json=spec))["id"]
+    pump = {"name": "pump", "profile_id": profile}
+    device = (await field.call("POST", "/api/devices", 201, json=pump))["id"]
+    issued = await field.call("POST", f"/api/devices/{device}/credentials", 201)
+    path = f"/api/devices/{device}/commands"
+    # Sent while nobody is there; it waits.
+    early = await field.call("POST", path, 202, json={"name": "setpoint", "params": {"value": 7}})
+    client = field.client("pump", None, issued["username"], issued["password"])
+    assert await client.connect(endpoint.port)
+    # The device's site is what its topic says; the registry has none.
+    assert await client.subscribe("traksense/acme/+/pump/cmd")
+
+    async def status(command: Any) -> str:
+        return (await field.call("GET", f"/api/commands/{command['id']}"))["command"]["status"]
+
+    async def sent() -> bool:
+        return await status(early) == "sent"
+
+    await until(sent, 20)
+    topic, payload = client.messages[0]
+    told = json.loads(payload)
+    assert topic == "traksense/acme/-/pump/cmd"
+    assert (told["schema"], told["cmd_id"], told["params"]) == ("v1", early["cmd_id"], {"value": 7})
+    for ok in (True, False):  # the second is a late contradiction
+        ack = {"schema": "v1", "cmd_id": told["cmd_id"], "ok": ok}
+        assert await client.publish("traksense/acme/s/pump/ack", json.dumps(ack).encode())
+    # PUBACK came after the commit, and the command was settled in that same transaction.
+    assert await status(early) == "acknowledged"
+    found = await field.call("GET", f"/api/commands/{early['id']}")
+    assert [step["status"] for step in found["history"]] == ["pending", "sent", "acknowledged"]
 
 
 class Mosquitto:
