@@ -148,6 +148,14 @@ class Access:
                 made = made.replace(f"{{{field}}}", value)
         return made
 
+    def site_in(self, kind: str, pattern: str) -> str | None:
+        """The site that a topic of this kind names; None for a wildcard, or a template without a site."""
+        levels, found = self.topics[kind].split("/"), pattern.split("/")
+        if "{site}" not in levels or len(levels) != len(found):
+            return None
+        site = found[levels.index("{site}")]
+        return site if addressable(site) and site != "-" else None
+
     def grants(self, client: Client) -> Grants:
         """What `client` may do."""
         if client.role == "administrator":

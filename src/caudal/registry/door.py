@@ -32,6 +32,18 @@ RECENT_SECONDS = 60.0
 """Longer than any CONNECT takes."""
 
 
+_SITES = """
+insert into caudal.site(tenant_id, name)
+select distinct d.tenant_id, w.site from unnest($1::bigint[], $2::text[]) as w(id, site)
+join caudal.device d on d.id = w.id and d.site_id is null
+where not exists (select from caudal.site s where s.tenant_id = d.tenant_id and s.name = w.site)
+on conflict do nothing"""
+
+_PLACED = """
+update caudal.device d set site_id = s.id from unnest($1::bigint[], $2::text[]) as w(id, site), caudal.site s
+where d.id = w.id and d.site_id is null and s.tenant_id = d.tenant_id and s.name = w.site"""
+
+
 class Connections(Protocol):
     """What of the endpoint the hooks need, to throw out who may not stay."""
 
@@ -60,6 +72,7 @@ class DoorHooks:
         self._inside: dict[tuple[str, str], Client] = {}
         self._by_key: dict[str, set[tuple[str, str]]] = {}
         self._grants: OrderedDict[str, tuple[Client, Grants]] = OrderedDict()
+        self._sites: dict[int, str] = {}
         self._suspects: set[str] = set()
         self._all_suspect = False
         self._wake = asyncio.Event()
@@ -144,7 +157,23 @@ class DoorHooks:
 
     def may_subscribe(self, principal: Principal, pattern: str) -> bool:
         """Whether one of the client's grants takes in the whole filter."""
-        return any(access.covers(grant, pattern) for grant in self._granted(principal).subscribe)
+        allowed = any(access.covers(grant, pattern) for grant in self._granted(principal).subscribe)
+        if allowed and isinstance(principal, Client) and principal.device_id is not None:
+            self._note_site(principal.device_id, pattern)
+        return allowed
+
+    def _note_site(self, device: int, pattern: str) -> None:
+        """Where a device listens for its commands: its site, should the registry not know it."""
+        site = self._rules.site_in("cmd", pattern)
+        if site is not None and len(self._sites) < REMEMBERED:
+            self._sites[device] = site
+            self._wake.set()
+
+    async def _place(self) -> None:
+        """Give devices without a site the one they listen at, so that commands go where they listen."""
+        sites, self._sites = self._sites, {}
+        await self._pool.execute(_SITES, list(sites), list(sites.values()))
+        await self._pool.execute(_PLACED, list(sites), list(sites.values()))
 
     # -- being thrown out
 
@@ -187,6 +216,8 @@ class DoorHooks:
             now = time.time()
             gone = {id(client) for client in self._inside.values() if client.until < now}
             try:
+                if self._sites:
+                    await self._place()
                 gone |= await self._revoked(keys)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("cannot ask who may stay; asking again", error=repr(error))

@@ -144,8 +144,8 @@ async def test_a_command_there_and_back(field: Field, endpoint: Any) -> None:
     early = await field.call("POST", path, 202, json={"name": "setpoint", "params": {"value": 7}})
     client = field.client("pump", None, issued["username"], issued["password"])
     assert await client.connect(endpoint.port)
-    # The device's site is what its topic says; the registry has none.
-    assert await client.subscribe("traksense/acme/+/pump/cmd")
+    # The registry knows no site of it; it is where the device listens.
+    assert await client.subscribe("traksense/acme/plant/pump/cmd")
 
     async def status(command: Any) -> str:
         return (await field.call("GET", f"/api/commands/{command['id']}"))["command"]["status"]
@@ -156,7 +156,8 @@ async def test_a_command_there_and_back(field: Field, endpoint: Any) -> None:
     await until(sent, 20)
     topic, payload = client.messages[0]
     told = json.loads(payload)
-    assert topic == "traksense/acme/-/pump/cmd"
+    assert topic == "traksense/acme/plant/pump/cmd"
+    assert [site["name"] for site in (await field.call("GET", "/api/sites"))["items"]] == ["plant"]
     assert (told["schema"], told["cmd_id"], told["params"]) == ("v1", early["cmd_id"], {"value": 7})
     for ok in (True, False):  # the second is a late contradiction
         ack = {"schema": "v1", "cmd_id": told["cmd_id"], "ok": ok}
