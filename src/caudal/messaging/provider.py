@@ -179,7 +179,15 @@ class Echo(msgspec.Struct, kw_only=True, tag="echo"):
     reference: str | None = None
 
 
-Event = Receipt | Inbound | Echo
+class Strange(msgspec.Struct, kw_only=True, tag="strange"):
+    """One event that nobody understands, among others that are understood. `raw` is its JSON."""
+
+    account: str
+    contact: str = ""
+    raw: str
+
+
+Event = Receipt | Inbound | Echo | Strange
 
 
 class Download(msgspec.Struct, kw_only=True):
@@ -249,3 +257,23 @@ def pieces(value: Any, *path: str | int) -> Any:
         else:
             return None
     return value
+
+
+def words(value: Any, *path: str | int) -> str | None:
+    """The text at `path` in decoded JSON; None when it is missing or no text."""
+    found = pieces(value, *path)
+    return found if isinstance(found, str) else None
+
+
+def whole(value: Any, *path: str | int) -> int | None:
+    """The whole number at `path` in decoded JSON, also when written as text."""
+    found = pieces(value, *path)
+    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 19:
+        return int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**63 else None
+
+
+def items(value: Any, *path: str | int) -> list[Any]:
+    """The list at `path` in decoded JSON; empty when there is none."""
+    found = pieces(value, *path) if path else value
+    return found if isinstance(found, list) else []

@@ -33,6 +33,7 @@ from caudal.messaging.provider import (
     Inbound,
     ProviderError,
     Receipt,
+    Strange,
     Verdict,
 )
 
@@ -196,6 +197,10 @@ class WebhookWorker:
         event = work.event
         if event is None:
             raise Poison("unreadable", f"{work.channel} sent what we do not understand.", tenant=work.tenant)
+        if isinstance(event, Strange):
+            raise Poison(
+                "unreadable", f"{work.channel} sent an event of an unknown kind.", tenant=work.tenant
+            )
         account = await self._accounts.by_provider(self._pool, work.tenant, work.channel, event.account)
         if account is None:
             sentence = f"{work.channel} {event.account} is not set up for this tenant."

@@ -24,8 +24,12 @@ from caudal.messaging.provider import (
     Message,
     ProviderError,
     Receipt,
+    Strange,
     Verdict,
+    items,
     pieces,
+    whole,
+    words,
 )
 
 MEANINGS = {
@@ -109,9 +113,9 @@ class Instagram:
         if pieces(decoded, "object") != "instagram":
             raise ValueError("not an Instagram webhook")
         events: list[Event] = []
-        for entry in pieces(decoded, "entry") or []:
+        for entry in items(decoded, "entry"):
             account = pieces(entry, "id")
-            for item in pieces(entry, "messaging") or []:
+            for item in items(entry, "messaging"):
                 if isinstance(account, str) and (found := _event(account, item)) is not None:
                     events.append(found)
         return events
@@ -130,35 +134,34 @@ class Instagram:
 
 
 def _event(account: str, item: Any) -> Event | None:
-    sender, recipient = pieces(item, "sender", "id"), pieces(item, "recipient", "id")
-    at = pieces(item, "timestamp")
-    if not isinstance(sender, str) or not isinstance(recipient, str):
-        raise ValueError("an event without sender or recipient")
-    when = at if isinstance(at, int) else 0
-    if isinstance(seen := pieces(item, "read", "mid"), str):
+    sender, recipient = words(item, "sender", "id"), words(item, "recipient", "id")
+    if sender is None or recipient is None:
+        return Strange(account=account, raw=msgspec.json.encode(item).decode())
+    when = whole(item, "timestamp") or 0
+    if (seen := words(item, "read", "mid")) is not None:
         return Receipt(
             account=account, contact=sender, provider_id=seen, state="read", at=when, everything_before=True
         )
     message = pieces(item, "message")
-    provider_id = pieces(message, "mid")
-    if not isinstance(provider_id, str):
+    provider_id = words(message, "mid")
+    if provider_id is None:
         return None
-    text = str(pieces(message, "text") or "")
-    if pieces(message, "is_echo"):
+    text = words(message, "text") or ""
+    if pieces(message, "is_echo") is True:
         return Echo(
             account=account,
             contact=recipient,
             provider_id=provider_id,
             at=when,
             text=text,
-            reference=pieces(message, "metadata"),
+            reference=words(message, "metadata"),
         )
     made = Inbound(account=account, contact=sender, provider_id=provider_id, at=when, text=text)
-    link = pieces(message, "attachments", 0, "payload", "url")
-    if isinstance(link, str):
+    link = words(message, "attachments", 0, "payload", "url")
+    if link is not None:
         made.media_link = link
     elif not text:
-        made.text = f"[{pieces(message, 'attachments', 0, 'type') or 'unsupported'}]"
+        made.text = f"[{words(message, 'attachments', 0, 'type') or 'unsupported'}]"
     return made
 
 

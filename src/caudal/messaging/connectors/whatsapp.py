@@ -21,9 +21,13 @@ from caudal.messaging.provider import (
     Message,
     ProviderError,
     Receipt,
+    Strange,
     Template,
     Verdict,
+    items,
     pieces,
+    whole,
+    words,
 )
 
 MEANINGS = {
@@ -125,19 +129,18 @@ class WhatsApp:
         if pieces(decoded, "object") != "whatsapp_business_account":
             raise ValueError("not a WhatsApp webhook")
         events: list[Event] = []
-        for entry in pieces(decoded, "entry") or []:
-            for change in pieces(entry, "changes") or []:
+        for entry in items(decoded, "entry"):
+            for change in items(entry, "changes"):
                 value = pieces(change, "value")
                 account = pieces(value, "metadata", "phone_number_id")
                 if not isinstance(account, str):
                     continue
-                events += [_receipt(account, status) for status in pieces(value, "statuses") or []]
                 names = {
-                    pieces(contact, "wa_id"): pieces(contact, "profile", "name")
-                    for contact in pieces(value, "contacts") or []
+                    words(contact, "wa_id"): words(contact, "profile", "name")
+                    for contact in items(value, "contacts")
                 }
-                for message in pieces(value, "messages") or []:
-                    events.append(_inbound(account, message, names))
+                events += [_receipt(account, status) for status in items(value, "statuses")]
+                events += [_inbound(account, message, names) for message in items(value, "messages")]
         return events
 
     async def address(self, account: Account, contact: str) -> str:
@@ -162,53 +165,52 @@ def _template(template: Template) -> dict[str, Any]:
     return {"type": "template", "template": part}
 
 
-def _milliseconds(value: Any) -> int:
-    return int(value) * 1000 if isinstance(value, (str, int)) and str(value).isdigit() else 0
+def _strange(account: str, event: Any) -> Strange:
+    return Strange(account=account, raw=msgspec.json.encode(event).decode())
 
 
-def _receipt(account: str, status: Any) -> Receipt:
-    provider_id, state = pieces(status, "id"), pieces(status, "status")
-    if not isinstance(provider_id, str) or state not in STATES:
-        raise ValueError("a status without id or of an unknown kind")
+def _receipt(account: str, status: Any) -> Receipt | Strange:
+    provider_id, state = words(status, "id"), words(status, "status")
+    if provider_id is None or state not in STATES:
+        return _strange(account, status)
     made = Receipt(
         account=account,
-        contact=str(pieces(status, "recipient_id") or ""),
+        contact=words(status, "recipient_id") or "",
         provider_id=provider_id,
         state=state,
-        at=_milliseconds(pieces(status, "timestamp")),
-        reference=pieces(status, "biz_opaque_callback_data"),
+        at=1000 * (whole(status, "timestamp") or 0),
+        reference=words(status, "biz_opaque_callback_data"),
     )
     if state == "failed":
-        code = pieces(status, "errors", 0, "code")
-        details = pieces(status, "errors", 0, "error_data", "details") or pieces(status, "errors", 0, "title")
+        code = whole(status, "errors", 0, "code")
+        details = words(status, "errors", 0, "error_data", "details") or words(status, "errors", 0, "title")
         made.reason_code = str(code) if code is not None else None
-        made.reason = str(details)[:300] if details else None
-        if MEANINGS.get(code) is Verdict.WRITE_FIRST:
+        made.reason = details[:300] if details else None
+        if code is not None and MEANINGS.get(code) is Verdict.WRITE_FIRST:
             made.reason_code, made.reason = "write_first", "The person must write first."
     return made
 
 
-def _inbound(account: str, message: Any, names: dict[Any, Any]) -> Inbound:
-    contact, provider_id = pieces(message, "from"), pieces(message, "id")
-    kind = pieces(message, "type")
-    if not isinstance(contact, str) or not isinstance(provider_id, str) or not isinstance(kind, str):
-        raise ValueError("a message without sender, id or type")
-    name = names.get(contact)
+def _inbound(account: str, message: Any, names: dict[str | None, str | None]) -> Inbound | Strange:
+    contact, provider_id = words(message, "from"), words(message, "id")
+    kind = words(message, "type")
+    if contact is None or provider_id is None or kind is None:
+        return _strange(account, message)
     made = Inbound(
         account=account,
         contact=contact,
         provider_id=provider_id,
-        at=_milliseconds(pieces(message, "timestamp")),
-        name=name if isinstance(name, str) else None,
+        at=1000 * (whole(message, "timestamp") or 0),
+        name=names.get(contact),
     )
     part = pieces(message, kind)
     if kind == "text":
-        made.text = str(pieces(part, "body") or "")
-    elif isinstance(pieces(part, "id"), str):
-        made.media_id = part["id"]
-        made.content_type = pieces(part, "mime_type")
-        made.filename = pieces(part, "filename")
-        made.text = str(pieces(part, "caption") or "")
+        made.text = words(part, "body") or ""
+    elif (media := words(part, "id")) is not None:
+        made.media_id = media
+        made.content_type = words(part, "mime_type")
+        made.filename = words(part, "filename")
+        made.text = words(part, "caption") or ""
     else:
         made.text = _in_words(kind, part)
     return made
@@ -220,9 +222,7 @@ def _in_words(kind: str, part: Any) -> str:
         return f"[location] {pieces(part, 'latitude')}, {pieces(part, 'longitude')}"
     if kind == "reaction":
         return f"[reaction] {pieces(part, 'emoji') or ''}".strip()
-    text = (
-        pieces(part, "text") or pieces(part, "button_reply", "title") or pieces(part, "list_reply", "title")
-    )
+    text = words(part, "text") or words(part, "button_reply", "title") or words(part, "list_reply", "title")
     return str(text) if text else f"[{kind}]"
 
 
