@@ -76,7 +76,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
-    Console().print(table)
+    # A pipe or a file has no width that anybody looks at.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _shown(cell: object) -> str:

@@ -75,7 +75,7 @@ def report(summary: fleet.Summary, as_json: bool) -> None:
         print_json(summary)
     else:
         names = summary.__struct_fields__
-        print_table("Published", names, [[getattr(summary, name) for name in names]])
+        print_table("Published", ("what", ""), [[name, getattr(summary, name)] for name in names])
     if summary.unacked or summary.refused:
         click.echo(
             "Not everything was acknowledged; `caudal ledger` and the log of ingest say more.", err=True

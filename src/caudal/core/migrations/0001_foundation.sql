@@ -177,7 +177,7 @@ create table caudal.dead_letter (
   -- Alike but for names, numbers and places in lists: these are listed, replayed and discarded together.
   cause text generated always as (left(md5(
     reason || chr(1) || coalesce(format, '') || chr(1) || regexp_replace(pointer, '\d+', '#', 'g') || chr(1)
-    || regexp_replace(left(sentence, 500), '''[^'']*''|"[^"]*"|[0-9]+', '#', 'g')), 12)) stored
+    || regexp_replace(left(sentence, 500), '''[^'']*''|"[^"]*"|-?\d+(\.\d+)?(e[-+]?\d+)?', '#', 'g')), 12)) stored
 );
 create index dead_letter_cause on caudal.dead_letter (cause, id) where status = 'open';
 create index dead_letter_tenant on caudal.dead_letter (tenant_id, id desc);
