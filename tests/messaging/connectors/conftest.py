@@ -123,13 +123,15 @@ class Platform:
         self.sandbox.world.accounts[provided.id] = provided
         return made
 
-    async def worker(self, name: str, life: Lifecycle | None = None, **change: Any) -> Metrics:
+    async def worker(
+        self, name: str, life: Lifecycle | None = None, files: Any = None, **change: Any
+    ) -> Metrics:
         """Start a connector worker; returns its metrics."""
         metrics = Metrics()
         settings = self.settings(**change)
         # Its own cache, as another process would have.
         accounts = ChannelAccounts(self.api.parts.sealer)
-        made = ConnectorParts(self.working, self.log, accounts, self.deliveries, metrics, settings)
+        made = ConnectorParts(self.working, self.log, accounts, self.deliveries, metrics, settings, files)
         await run_connector(life or self.life, name, made)
         return metrics
 
