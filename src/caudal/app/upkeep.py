@@ -18,6 +18,7 @@ from caudal.core.readiness import announce
 from caudal.core.settings import load, setting
 from caudal.insight.rollups import Refresher
 from caudal.telemetry.maintenance import Maintenance, RetentionSettings
+from caudal.telemetry.watch import Watch
 from caudal.web.health import Health
 from caudal.web.settings import WebSettings
 
@@ -45,6 +46,7 @@ async def parts(
     maintenance = Maintenance(pool, retention, metrics)
     life.spawn("refresher", refresher.run())
     life.spawn("maintenance", maintenance.run())
+    life.spawn("watch", Watch(pool, metrics).run())
     return Health(pool)
 
 

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from caudal.app import connector, router, upkeep
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.readiness import VARIABLE, announce
+from caudal.core.settings import load
 from caudal.messaging import connectors
+from caudal.messaging.connector_settings import SendingSettings
+from caudal.messaging.settings import MessagingSettings
+from caudal.web.settings import WebSettings
 
 
 async def start(life: Lifecycle, environ: Mapping[str, str] = os.environ) -> None:
@@ -19,4 +23,12 @@ async def start(life: Lifecycle, environ: Mapping[str, str] = os.environ) -> Non
     for name in connectors.names():
         await connector.starter(name, inner)(life)
     await upkeep.starter(inner)(life)
-    await announce(life, environ, {})
+    host = load(WebSettings, environ).api_host
+    sending = load(SendingSettings, environ)
+    ports = {name: sending.metrics_port(name) for name in connectors.names()}
+    ports["router"] = load(MessagingSettings, environ).router_metrics_port
+    ports["upkeep"] = load(upkeep.UpkeepSettings, environ).upkeep_metrics_port
+    endpoints = {
+        f"{name}_metrics_url": f"http://{host}:{port}/actuator/prometheus" for name, port in ports.items()
+    }
+    await announce(life, environ, endpoints)

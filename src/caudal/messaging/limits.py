@@ -180,6 +180,14 @@ class Breakers:
         )
         for channel in channels:
             state.labels(channel).set_function(partial(self._worst, channel))
+            # There from the start, so that the first change is an increase and not a new series.
+            for old, new in (
+                (State.CLOSED, State.OPEN),
+                (State.OPEN, State.HALF_OPEN),
+                (State.HALF_OPEN, State.CLOSED),
+                (State.HALF_OPEN, State.OPEN),
+            ):
+                self._transitions.labels(channel, old.name.lower(), new.name.lower())
 
     def _worst(self, channel: str) -> float:
         states = [breaker.state for (name, _), breaker in list(self._breakers.items()) if name == channel]

@@ -27,6 +27,7 @@ class RouterMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self.processed = metrics.counter("messages_processed", "Messages routed", "status")
         self.failed = metrics.counter("messages_failed", "Messages that could not be routed", "reason")
+        self.failed.labels("unknown_message")
         self.seconds = metrics.histogram("processing_duration_seconds", "From poll to commit of a message")
         self.deliveries = metrics.counter("deliveries_created", "Deliveries made by routing", "channel")
         self.released = metrics.counter("deliveries_released", "Deliveries that waited and went out again")
