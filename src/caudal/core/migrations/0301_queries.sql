@@ -109,14 +109,32 @@ create function caudal.consumption_of(p_ids int[], p_zone text, p_unit text, p_l
 declare
   lo_day date := (p_lo at time zone p_zone)::date;
   hi_day date := ((p_hi - interval '1 us') at time zone p_zone)::date;
-  whole boolean;
+  edge date := ((select threshold from caudal.rollup_state) at time zone p_zone)::date;
+  open_day date := greatest(lo_day, edge);
+  whole boolean := caudal.whole_hours(p_zone, p_lo, p_hi);
+  direct boolean;
 begin
   if p_unit in ('day', 'month') then
+    -- Where nothing is marked, the finished days are read where they are kept, and of the unfinished one its hours:
+    -- merging those into a day first costs a thousand meters more than all the rest.
+    direct := whole and not exists (
+      select from caudal.stale_hours(p_ids, p_lo - interval '2 hours', p_hi + interval '2 hours'));
     return query
       with piece as (
+        select k.series, k.bucket as local, k.num, k.n, k.vsum, k.first_ts, k.first_v, k.last_v, k.up, k.resets,
+               date_trunc(p_unit, k.bucket::timestamp)::date as label
+        from caudal.rollup_day k
+        where direct and k.series = any(p_ids) and k.bucket >= lo_day and k.bucket <= hi_day and k.bucket < edge
+          and k.num > 0
+        union all
+        select h.series, (h.bucket at time zone p_zone)::date, h.num, h.n, h.vsum, h.first_ts, h.first_v, h.last_v,
+               h.up, h.resets, date_trunc(p_unit, h.bucket at time zone p_zone)::date
+        from caudal.hours_of(p_ids, greatest(p_lo, (open_day::timestamp at time zone p_zone) - interval '2 hours'), p_hi) h
+        where direct and open_day <= hi_day and h.num > 0 and (h.bucket at time zone p_zone)::date >= open_day
+        union all
         select d.series, d.bucket as local, d.num, d.n, d.vsum, d.first_ts, d.first_v, d.last_v, d.up, d.resets,
                date_trunc(p_unit, d.bucket::timestamp)::date as label
-        from caudal.days_of(p_ids, p_zone, lo_day, hi_day) d where d.num > 0
+        from caudal.days_of(p_ids, p_zone, lo_day, hi_day) d where not direct and d.num > 0
         union all
         select b.series, null, 0, 0, 0, b.ts, b.v, b.v, 0, 0, null from caudal.last_before(p_ids, p_lo) b
       ), step as (
@@ -130,7 +148,6 @@ begin
       from step s join caudal.series r on r.id = s.series
       where s.label is not null group by s.series, s.label, r.kind;
   else
-    whole := caudal.whole_hours(p_zone, p_lo, p_hi);
     return query
       with piece as (
         select h.series, h.bucket as label, h.num, h.vsum, h.first_ts, h.first_v, h.last_v, h.up, h.resets
