@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-SUITES = ("telemetry", "connectors")
+SUITES = ("telemetry", "accept", "connectors")
 RESULTS = Path(__file__).parent / "results"
 
 
