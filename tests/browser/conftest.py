@@ -64,7 +64,7 @@ class Site:
     async def start(self, url: str) -> None:
         self.admin = await db.open_pool(url, minimum=1, maximum=3)
         people = PeopleSettings(secret_key="x" * 40, rate_limit_address=0, principal_seconds=0)
-        made = await api.parts(self.life, url, people, WebSettings(), Metrics())
+        made = await api.parts(self.life, url, people, WebSettings(), Metrics(), environ={})
         await create_tenant(self.admin, "default")
         await create_tenant(self.admin, "acme")
         await create_tenant(self.admin, "empty")

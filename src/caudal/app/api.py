@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 import uvicorn
 
-from caudal.app import devices, messaging, webhooks
+from caudal.app import console, devices, messaging, webhooks
 from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
@@ -212,7 +212,7 @@ async def serve(life: Lifecycle, app: Application, host: str, port: int) -> Http
 # What other domains bring: each opens its services, adds them to `made.services` (and its parts' checks to
 # `made.health`), and has `life` close them. A resource finds its services by name (web/api/*.py, NEEDS).
 Domain = Callable[[Lifecycle, ApiParts], Awaitable[None]]
-DOMAINS: tuple[Domain, ...] = (messaging.bring, webhooks.bring, devices.bring)
+DOMAINS: tuple[Domain, ...] = (messaging.bring, webhooks.bring, devices.bring, console.bring)
 
 
 async def start(life: Lifecycle) -> None:

@@ -14,17 +14,22 @@ from caudal.sandbox import demo
 TENANT = PeopleSettings().default_tenant
 
 
+def reserve(environ: dict[str, str], host: str) -> None:
+    """Choose the sandbox's address before the API starts: its console shows the phones."""
+    port = free_port(8090, host)
+    environ.update(SANDBOX_HOST=host, SANDBOX_PORT=str(port), SANDBOX_URL=f"http://{host}:{port}")
+
+
 async def prepare(
-    rest: Sequence[Part], environ: dict[str, str], http_url: str, host: str
+    rest: Sequence[Part], environ: dict[str, str], http_url: str
 ) -> tuple[Part, tuple[Part, ...]]:
     """Set up the sandbox's accounts; returns the sandbox, and the rest of the parts.
 
     Puts into `environ` what turns the connectors to the sandbox.
     """
     paths = await _webhooks(environ)
-    port = free_port(8090, host)
-    url = f"http://{host}:{port}"
-    environ.update(WHATSAPP_API_BASE=url, INSTAGRAM_API_BASE=url, SANDBOX_URL=url, SANDBOX_HOST=host)
+    url = environ["SANDBOX_URL"]
+    environ.update(WHATSAPP_API_BASE=url, INSTAGRAM_API_BASE=url)
     sandbox = Part(
         "sandbox",
         (
@@ -32,7 +37,6 @@ async def prepare(
             *("--whatsapp-webhook", http_url + paths["whatsapp"]),
             *("--instagram-webhook", http_url + paths["instagram"]),
         ),
-        environ={"SANDBOX_PORT": str(port)},
     )
     return sandbox, tuple(rest)
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from caudal.app.demo import prepare
+from caudal.app.demo import prepare, reserve
 from caudal.app.part import Part
 from caudal.core import db, logs
 from caudal.core.errors import CaudalError
@@ -110,6 +110,8 @@ class Platform:
         (self.directory / "logs").mkdir(exist_ok=True)
         found: dict[str, str] = {"database_url": database_url}
         self.owner = await self._first_people(database_url)
+        if self._demo:
+            reserve(environ, self._host)
         say("Starting ingest and the API")
         found.update(await self._start_parts(life, [*TELEMETRY, *API], environ))
         found["http_url"] = found.pop("api_url")
@@ -117,7 +119,7 @@ class Platform:
         rest: Sequence[Part] = REST
         if self._demo:
             say("Preparing the demonstration")
-            sandbox, rest = await prepare(REST, environ, found["http_url"], self._host)
+            sandbox, rest = await prepare(REST, environ, found["http_url"])
             found.update(await self._start_part(life, sandbox, environ))
             publisher = found["mqtt_url"]
             if "MQTT_URL" not in self._environ:

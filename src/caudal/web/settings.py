@@ -20,4 +20,7 @@ class WebSettings(msgspec.Struct, frozen=True):
     trusted_proxies: Annotated[
         str, setting("Addresses or networks, by commas, whose X-Forwarded-For is believed")
     ] = ""
+    sandbox_url: Annotated[
+        str | None, setting("The sandbox whose phones the console shows beside conversations; development")
+    ] = None
     cookie_secure: Annotated[bool, setting("Browsers send our cookies over HTTPS alone")] = False
