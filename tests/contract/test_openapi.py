@@ -17,6 +17,8 @@ from caudal.app import api as composition
 from caudal.registry.pki import authority, revocation
 
 EXAMPLES = int(os.environ.get("CAUDAL_FUZZ_EXAMPLES", "20"))
+# What a schema cannot say (a cursor is one of ours, a CSR is one, a name is free) is refused all the same.
+RULES = "positive_data_acceptance"
 SECONDS = 300 + EXAMPLES
 
 
@@ -33,7 +35,8 @@ async def test_every_operation_is_as_described(unstarted_api: Any, tmp_path: Pat
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "schemathesis"), "run", f"{api.url}/schema/openapi.json",
         "--header", f"Authorization: {headers['Authorization']}",
-        "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES),
+        "--checks", "all", "--exclude-checks", RULES,
+        "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES),
         "--suppress-health-check", "all", "--request-timeout", "20", "--no-color",
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

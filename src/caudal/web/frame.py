@@ -17,6 +17,7 @@ from prometheus_client import Counter, Histogram
 
 from caudal.core.errors import SettingsError
 from caudal.core.metrics import Metrics
+from caudal.web.problems import allowed
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -126,6 +127,11 @@ class Frame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message.get("headers", ()))
+                if scope["method"] == "OPTIONS" and status < 300:
+                    # Litestar names the methods of one handler; an address may have several.
+                    methods = ", ".join(allowed(scope["litestar_app"], scope["path"])).encode()
+                    headers = [pair for pair in headers if pair[0].lower() != b"allow"]
+                    headers.append((b"allow", methods))
                 named = {name.lower() for name, _ in headers}
                 headers.append((b"x-request-id", raw))
                 headers.extend(SECURITY)

@@ -41,21 +41,32 @@ WORDS = {
 
 def _statuses(handler: HTTPRouteHandler, operation: dict[str, Any], path: str) -> set[int]:
     rule = rule_of(handler)
-    if isinstance(rule, Machinery):
-        return set()
     # What every route can answer; the rest follows from its shape.
-    found = {429, 503}
+    found: set[int] = set() if isinstance(rule, Machinery) else {429, 503}
     if not isinstance(rule, Public):
         found |= {401, 403}
     if "requestBody" in operation:
         found |= {400, 413}
     if operation.get("parameters"):
-        found.add(400)
+        found |= {400, 404}
     if "{" in path:
         found.add(404)
     if operation.get("x-method") in {"post", "put", "patch", "delete"}:
         found.add(409)
     return found | set(handler.opt.get("problems", ()))
+
+
+def _also_seconds(parameter: dict[str, Any]) -> None:
+    """Where a time is taken from a query, Unix seconds are taken too."""
+    shape = parameter.get("schema", {})
+    times = [shape, *shape.get("oneOf", ()), *shape.get("anyOf", ())]
+    if parameter.get("in") == "query" and any(one.get("format") == "date-time" for one in times):
+        described = {key: shape[key] for key in ("description",) if key in shape}
+        moment = {"type": "string", "format": "date-time"}
+        kinds: list[dict[str, Any]] = [moment, {"type": "number"}]
+        if any(one.get("type") == "null" for one in times):
+            kinds.append({"type": "null"})
+        parameter["schema"] = {**described, "anyOf": kinds}
 
 
 def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +89,13 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
             mine = set(handler.responses or {})
             if 400 not in mine:
                 responses.pop("400", None)
+            if "204" in responses:
+                responses["204"].pop("content", None)
+            for kind in handler.opt.get("media_types", ()):
+                for success in (answer for status, answer in responses.items() if status[0] == "2"):
+                    success["content"].setdefault(kind, {"schema": {"type": "string"}})
+            for parameter in operation.get("parameters", ()):
+                _also_seconds(parameter)
             for status in _statuses(handler, {**operation, "x-method": method.lower()}, route.path_format):
                 responses.setdefault(str(status), {"description": WORDS.get(status, ""), "content": content})
             if not isinstance(rule_of(handler), Public):

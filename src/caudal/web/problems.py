@@ -105,7 +105,7 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     sentence = SENTENCES.get(status) or f"{error.detail.rstrip('.')}."
     headers = dict(error.headers or {})
     if isinstance(error, MethodNotAllowedException):
-        headers["Allow"] = ", ".join(_allowed(request))
+        headers["Allow"] = ", ".join(allowed(request.app, request.scope["path"]))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem(request, status, CODES.get(status, "invalid"), sentence, headers=headers)
@@ -118,11 +118,12 @@ def _field(item: Any) -> FieldError:
     return FieldError(where, str(item.get("message", "")))
 
 
-def _allowed(request: Request[Any, Any, Any]) -> list[str]:
+def allowed(app: Any, path: str) -> list[str]:
+    """The methods that `path` takes."""
     found = []
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         try:
-            request.app.asgi_router.handle_routing(path=request.scope["path"], method=method)
+            app.asgi_router.handle_routing(path=path, method=method)
         except (MethodNotAllowedException, NotFoundException):
             continue
         found.append(method)

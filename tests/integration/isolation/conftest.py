@@ -29,14 +29,15 @@ class Case(NamedTuple):
     """How to call a route: `body` and `query` may hold "{name}" of what was planted.
 
     A body is JSON unless it is {"$form": fields}, {"$content": text} or {"$multipart": httpx arguments}.
-    `own` is what its own tenant is answered, where that is no plain success. `empty` is set for a route that
-    answers an empty list, rather than a refusal, to who names what is another tenant's.
+    `own` is what its own tenant is answered, where that is no plain success. `empty`: it answers an empty
+    list, rather than a refusal, to who names what is another tenant's. `stream`: its answer has no end.
     """
 
     body: Any = None
     query: dict[str, str] = {}  # noqa: RUF012
     own: tuple[int, ...] = (200, 201, 202, 204)
     empty: bool = False
+    stream: bool = False
 
 
 class Operation(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from caudal.core.metrics import Metrics
@@ -12,8 +13,10 @@ from caudal.web.inject import Given
 
 WATCHED = [machinery("watchdogs and load balancers have no account")]
 
+DOWN = {503: ResponseSpec(Report, description="A part does not answer", generate_examples=False)}
 
-@get(["/health", "/health/ready", "/actuator/health"], guards=WATCHED, opt={"problems": ()})
+
+@get(["/health", "/health/ready", "/actuator/health"], guards=WATCHED, responses=DOWN)
 async def ready(health: Given[Health]) -> Response[Report]:
     """Whether every part that requests need answers now."""
     report = await health.report()

@@ -351,7 +351,8 @@ async def authority_file(pool: Given[asyncpg.Pool]) -> Response[str]:
         return Response(await ca.certificate_pem(connection), media_type="application/x-pem-file")
 
 
-@get("/api/pki/crl", guards=FILES, media_type="application/pkix-crl")
+@get("/api/pki/crl", guards=FILES, media_type="application/pkix-crl",
+     opt={"media_types": ("application/x-pem-file",)})  # fmt: skip
 async def revocation_file(pool: Given[asyncpg.Pool], pem: Pem = False) -> Response[bytes]:
     """The newest revocation list."""
     async with pool.acquire() as connection:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+# A form that is understood and refused comes back with its problem.
+SAID = (200, 201, 204, 302, 303, 400, 403, 409, 422)
 MOVED = (200, 201, 204, 302, 303)
 CASES: dict[str, dict[str, Any]] = {
     "GET /": {"own": (200, 302, 303, 307)},
@@ -32,6 +34,39 @@ CASES: dict[str, dict[str, Any]] = {
     "GET /console/points/{point_id}": {},
     "POST /console/points/{point_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},
     "GET /console/history.json": {"query": {"points": "{point_id}"}},
+    "GET /console/conversations": {"query": {"q": "x"}},
+    "GET /console/conversations/thread": {
+        "query": {"conversation": "{conversation_id}", "id": "{conversation_id}"}, "own": (200, 404)},
+    "POST /console/conversations": {
+        "body": {"$form": {"conversation": "{conversation_id}", "content": "hello"}}, "own": SAID},
+    "POST /console/conversations/deliveries/{delivery_id}/resend": {"own": SAID},
+    "GET /console/dead-letters": {"query": {"q": "x", "device": "{device_id}"}},
+    "GET /console/dead-letters/{letter_id}": {},
+    "POST /console/dead-letters/discard": {"body": {"$form": {"reason": "r"}}, "own": SAID},
+    "POST /console/dead-letters/replay": {"body": {"$form": {"reason": "r"}}, "own": SAID},
+    "POST /console/dead-letters/{letter_id}/discard": {"own": SAID},
+    "POST /console/dead-letters/{letter_id}/fix": {"body": {"$form": {"payload": "{}"}}, "own": SAID},
+    "POST /console/dead-letters/{letter_id}/replay": {"own": SAID},
+    "POST /console/dead-letters/{letter_id}/try": {"body": {"$form": {"payload": "{}"}}, "own": SAID},
+    "GET /console/forgotten": {},
+    "POST /console/forgotten": {"body": {"$form": {"email": "somebody@example.com"}}, "own": SAID},
+    "GET /console/operations": {},
+    "GET /console/people": {},
+    "GET /console/people/account": {},
+    "POST /console/people/account": {"body": {"$form": {"old": "not-it", "new": "another-one"}}, "own": SAID},
+    "GET /console/people/audit": {"query": {"actor": "user:{owner_id}"}},
+    "GET /console/people/keys": {},
+    "POST /console/people/keys": {"body": {"$form": {"name": "n", "scopes": "tenant:read"}}, "own": SAID},
+    "POST /console/people/keys/{key_id}/revoke": {"own": SAID},
+    "POST /console/people/invite": {
+        "body": {"$form": {"email": "x@example.com", "role": "viewer"}}, "own": SAID},
+    "POST /console/people/invitations/{invitation_id}/withdraw": {"own": SAID},
+    "POST /console/people/{user_id}/role": {"body": {"$form": {"role": "viewer"}}, "own": SAID},
+    "POST /console/people/{user_id}/remove": {"own": SAID},
+    "GET /invitation": {},
+    "GET /reset": {},
+    "POST /invitation": {"body": {"$form": {"secret": "x", "password": "another"}}, "own": SAID},
+    "POST /reset": {"body": {"$form": {"secret": "x", "password": "another"}}, "own": SAID},
     "GET /console/quarantine": {},
     # The planted device is not in quarantine.
     "POST /console/quarantine/{device_id}/claim": {
@@ -42,5 +77,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 async def plant(world: Any, tenant: str) -> dict[str, Any]:
-    """Nothing: the pages show what the other cases planted."""
-    return {}
+    """A dead letter; the other pages show what the other cases planted."""
+    letter = await world.api.admin.fetchval(
+        "insert into caudal.dead_letter(tenant_id, tenant_name, topic, payload, reason, sentence, received,"
+        " digest) select id, name, name || '/topic', 'x', 'r', 's', now(), '' from caudal.tenant"
+        " where name = $1 returning id",
+        tenant,
+    )
+    return {"letter_id": letter}

@@ -61,6 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
         "query": {"series": "{point_id}", "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}},
     "GET /api/series/states": {
         "query": {"series": "{point_id}", "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}},
+    "GET /api/series/live": {"query": {"series": "{point_id}"}, "stream": True},
     "GET /api/series/latest": {"query": {"site": "{site_name}"}},
 }  # fmt: skip
 
