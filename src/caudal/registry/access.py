@@ -64,7 +64,7 @@ class AccessSettings(msgspec.Struct, frozen=True):
     mqtt_admin_password: Annotated[str | None, setting("Password of the MQTT user `admin`")] = None
     mqtt_http_secret: Annotated[
         str | None,
-        setting("What EMQX shows (`Authorization: Bearer …`) when it asks us; needed beyond loopback"),
+        setting("What EMQX shows (`Authorization: Bearer …`) when it asks us; nobody may ask without"),
     ] = None
     credential_days: Annotated[
         int, setting("Days after which a device's password is due for rotation", ge=1)
