@@ -167,7 +167,29 @@ async def test_discard_and_expire(make_pipeline: MakePipeline, pool: asyncpg.Poo
     assert {r.result for r in await replay(pool, pipeline, numbers[:5], by="me")} == {"settled"}
     await agrees(pool)
     await pool.execute("update caudal.dead_letter set received = now() - interval '15 days' where id % 2 = 0")
-    assert await pool.fetchval("select caudal.expire_dead_letters('14 days')") == 5
+    assert await pool.fetchval("select caudal.prune_dead_letters(14, 100)") == 5
+    await agrees(pool)
+
+
+async def test_samples_that_retention_drops_stay_in_the_ledger(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]
+) -> None:
+    pipeline = await make_pipeline()
+    topic, payload, _ = v1("a", 1, ("t", 1))
+    years = ("1975", "2003", "2010", "2024")
+    await submit(pipeline, [(topic, payload.replace(b"2025", year.encode()), ANYONE) for year in years])
+    await submit(pipeline, [v1("a", 1, ("t", 1))])
+    await pool.execute("delete from caudal.rollup_log")
+    await pool.execute("delete from caudal.rollup_stale")
+    dropped = await pool.fetch("select caudal.apply_retention(3650)")
+    assert dropped
+    left = await pool.fetchval("select count(*) from caudal.sample")
+    assert left < 5
+    assert await pool.fetchval("select parts from caudal.expired where kind = 'sample'") == 5 - left
+    await agrees(pool)
+    await pool.execute("update caudal.tenant set retention_days = 1")
+    await pool.execute("select caudal.apply_tenant_retention(0, 100)")
+    assert await pool.fetchval("select count(*) from caudal.sample") == 0
     await agrees(pool)
 
 

@@ -79,24 +79,6 @@ begin
   end loop;
 end $$;
 
--- Delete the dead letters received before `keep` ago; returns how many. Records of the message log are in no
--- ledger, and a replayed letter counts where it went.
-create function caudal.expire_dead_letters(keep interval) returns bigint
-  language sql security definer set search_path = caudal, pg_catalog, pg_temp as $$
-  with gone as (
-    delete from caudal.dead_letter where received < now() - keep returning tenant_id, status, format, items
-  ), noted as (
-    insert into caudal.expired as e (tenant_id, kind, parts)
-    select coalesce(tenant_id, 0), 'dead_letter', sum(items) from gone
-    where status <> 'replayed' and format is distinct from 'log' group by 1
-    on conflict (tenant_id, kind) do update set parts = e.parts + excluded.parts, last_expired = now()
-    returning 1
-  )
-  select count(*) from gone
-$$;
-revoke execute on function caudal.expire_dead_letters(interval) from public;
-grant execute on function caudal.expire_dead_letters(interval) to caudal_ingest;
-
 revoke execute on function caudal.ensure_partition(timestamptz), caudal.drop_partitions(interval) from public;
 grant execute on function caudal.ensure_partition(timestamptz) to caudal_ingest;
 

@@ -28,7 +28,12 @@ begin
   update caudal.rollup_state set raw_from = bound where raw_from < bound;
   return query select caudal.drop_partitions(make_interval(days => p_days));
   if to_regclass('caudal.sample_default') is not null then
-    execute 'delete from caudal.sample_default where ts < $1' using bound;
+    execute 'with gone as (delete from caudal.sample_default where ts < $1 returning series)
+             insert into caudal.expired as e (tenant_id, kind, parts)
+             select coalesce(r.tenant_id, 0), ''sample'', count(*) from gone g
+             left join caudal.series r on r.id = g.series group by 1
+             on conflict (tenant_id, kind) do update
+             set parts = e.parts + excluded.parts, last_expired = now()' using bound;
   end if;
   delete from caudal.rollup_minute where bucket < bound;
 end $$;
@@ -38,16 +43,19 @@ end $$;
 create function caudal.apply_tenant_retention(p_after int, p_limit int) returns int
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  one record; last int;
+  one record; last int; gone bigint;
 begin
   perform pg_advisory_xact_lock(hashtext('caudal.rollup refresher'));
   for one in
-    select r.id, caudal.series_raw_from(r.id) as bound from caudal.series r join caudal.tenant t on t.id = r.tenant_id
+    select r.id, r.tenant_id, caudal.series_raw_from(r.id) as bound from caudal.series r join caudal.tenant t on t.id = r.tenant_id
     where t.retention_days is not null and r.id > p_after order by r.id limit p_limit
   loop
     last := one.id;
     continue when exists (select from caudal.rollup_stale s where s.series = one.id and s.hour < one.bound);
     delete from caudal.sample where series = one.id and ts < one.bound;
+    get diagnostics gone = row_count;
+    insert into caudal.expired as e (tenant_id, kind, parts) values (one.tenant_id, 'sample', gone)
+      on conflict (tenant_id, kind) do update set parts = e.parts + excluded.parts, last_expired = now();
     delete from caudal.rollup_minute where series = one.id and bucket < one.bound;
   end loop;
   return last;
@@ -56,13 +64,22 @@ end $$;
 -- Settled or not, they are kept p_days; at most p_limit at a time. Returns how many went.
 create function caudal.prune_dead_letters(p_days int, p_limit int) returns int
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare gone int;
+declare count int;
 begin
-  delete from caudal.dead_letter where id in (
-    select id from caudal.dead_letter where received < now() - make_interval(days => p_days)
-    order by received limit p_limit);
-  get diagnostics gone = row_count;
-  return gone;
+  with gone as (
+    delete from caudal.dead_letter where id in (
+      select id from caudal.dead_letter where received < now() - make_interval(days => p_days)
+      order by received limit p_limit)
+    returning tenant_id, status, format, items
+  ), noted as (
+    -- Records of the message log are in no ledger, and a replayed letter counts where it went.
+    insert into caudal.expired as e (tenant_id, kind, parts)
+    select coalesce(g.tenant_id, 0), 'dead_letter', sum(g.items) from gone g
+    where g.status <> 'replayed' and g.format is distinct from 'log' group by 1
+    on conflict (tenant_id, kind) do update set parts = e.parts + excluded.parts, last_expired = now()
+  )
+  select count(*) from gone into count;
+  return count;
 end $$;
 
 create function caudal.rollup_threshold_now() returns timestamptz
