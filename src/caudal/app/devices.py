@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from caudal.app.doors import IngestParts
+from caudal.app.doors import IngestParts, access_rules
 from caudal.app.ingest import build
 from caudal.core import logs
 from caudal.core.errors import CaudalError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.settings import load
 from caudal.registry import mosquitto, quarantine
-from caudal.registry.access import Access, AccessSettings
+from caudal.registry.access import AccessSettings
 from caudal.registry.devices_http import DeviceSignIn
 from caudal.registry.mosquitto import MosquittoSettings
 from caudal.registry.pki import renewal, revocation
@@ -98,7 +98,7 @@ async def compose(
     broker: MosquittoSettings,
 ) -> None:
     """Add the services to `made`, and start the tasks that keep lists, files and claims going."""
-    rules = Access()
+    rules = access_rules(ingest.pipeline.topics)
     release = Release(ingest)
     made.authenticator.devices = DeviceSignIn(made.pool)
     made.services.update(

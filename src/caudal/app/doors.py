@@ -39,6 +39,11 @@ class IngestParts(msgspec.Struct):
     metrics: Metrics
 
 
+def access_rules(topics: TopicTable) -> Access:
+    """Who may publish and subscribe where, on the topics that are in force."""
+    return Access({kind: texts[0] for kind, texts in topics.templates().items() if texts})
+
+
 class EndpointPublisher:
     """Commands to devices that are connected to this process."""
 
@@ -68,7 +73,7 @@ async def open_endpoint(
     life: Lifecycle, doors: DoorSettings, made: IngestParts, settings: AccessSettings
 ) -> Endpoint:
     """Listen for devices."""
-    rules = Access()
+    rules = access_rules(made.pipeline.topics)
     hooks = DoorHooks(
         made.pool, rules, open_to_all=settings.open(doors.mqtt_host),
         admin_password=settings.mqtt_admin_password,
@@ -113,7 +118,7 @@ async def open_subscriber(
 ) -> Subscriber:
     """Subscribe to the broker that the settings name."""
     identity = WorkerIdentity(Path(doors.state_dir))
-    topics = doors.mqtt_topics.split(",") if doors.mqtt_topics else TopicTable().filters()
+    topics = doors.mqtt_topics.split(",") if doors.mqtt_topics else made.pipeline.topics.filters()
     subscriber = Subscriber(
         SubscriberSettings(
             url=doors.mqtt_url or "", topics=tuple(topic.strip() for topic in topics if topic.strip()),
@@ -132,7 +137,7 @@ async def open_subscriber(
         identity.release()
 
     life.on_stop("subscriber", stop)
-    _dispatch(life, made, BrokerPublisher(subscriber), Access())
+    _dispatch(life, made, BrokerPublisher(subscriber), access_rules(made.pipeline.topics))
     return subscriber
 
 

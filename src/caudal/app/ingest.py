@@ -26,7 +26,7 @@ from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import DoorSettings, IngestSettings
 from caudal.telemetry.storage import Writer
-from caudal.telemetry.topics import TopicTable
+from caudal.telemetry.topics import topic_table
 
 log = logs.get("ingest")
 
@@ -86,7 +86,7 @@ async def build(
     ingest_metrics = IngestMetrics(metrics)
     presence = Presence(pool)
 
-    pipeline = Pipeline(directory, TopicTable(), settings, ingest_metrics)
+    pipeline = Pipeline(directory, topic_table(settings.topic_templates), settings, ingest_metrics)
     pipeline.on_commit(lambda batch: presence.hear(batch.heard, batch.gateways))
     live = Publisher(pool)
     pipeline.on_commit(live.committed)

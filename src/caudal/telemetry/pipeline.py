@@ -73,7 +73,7 @@ class Pipeline:
         metrics: IngestMetrics,
     ) -> None:
         self._directory = directory
-        self._topics = topics
+        self.topics = topics
         self._settings = settings
         self._metrics = metrics
         self._after_commit: list[Callable[[Batch], None]] = []
@@ -139,9 +139,9 @@ class Pipeline:
         `turn` counts how often it was set aside: a device, then its points, then what was evicted meanwhile.
         Beyond `TURNS` what is not there will not be.
         """
-        route = self._topics.match(message.topic)
+        route = self.topics.match(message.topic)
         if route is None:
-            self._refuse(message, None, Dead("topic", self._topics.explain(message.topic)))
+            self._refuse(message, None, Dead("topic", self.topics.explain(message.topic)))
             return
         directory = self._directory
         if route.mac is not None:

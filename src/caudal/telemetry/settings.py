@@ -35,6 +35,9 @@ class IngestSettings(msgspec.Struct, frozen=True):
     unknown_tenants: Annotated[
         Literal["register", "refuse"], setting("What happens to a tenant nobody made: register or refuse")
     ] = "refuse"
+    topic_templates: Annotated[
+        str, setting("Topics in place of the usual: kind=template, separated by spaces (docs/mqtt.md)")
+    ] = ""
     topic_tenant: Annotated[str, setting("Tenant of topics whose template names none")] = "default"
 
 

@@ -183,7 +183,36 @@ class TopicTable:
             return topic
         raise ValueError(f"no topic template of kind {kind!r}")
 
+    def templates(self) -> dict[str, list[str]]:
+        """The templates of each kind, as text."""
+        found: dict[str, list[str]] = {}
+        for template in self._templates:
+            found.setdefault(template.kind, []).append(template.text)
+        return found
+
     def filters(self) -> list[str]:
         """MQTT topic filters that bring a subscriber everything devices publish, each once, in order."""
         inbound = [t for t in self._templates if t.kind not in OUTBOUND]
         return list(dict.fromkeys("/".join(level.filter for level in t.levels) for t in inbound))
+
+
+def templates_from(text: str) -> dict[str, str | list[str]]:
+    """The usual templates, with those in `text` in place of theirs: `kind=template`, separated by spaces.
+
+    A kind that is named more than once has all of those; `kind=` alone has none. Raises TemplateError.
+    """
+    given: dict[str, list[str]] = {}
+    for word in text.split():
+        kind, equals, template = word.partition("=")
+        if not equals or kind not in get_args(Kind):
+            raise TemplateError(f"topic template {word!r}: write kind=template, kind one of {get_args(Kind)}")
+        found = given.setdefault(kind, [])
+        if template:
+            found.append(template)
+    return {**TEMPLATES, **given}
+
+
+@functools.lru_cache(16)
+def topic_table(text: str = "") -> TopicTable:
+    """The table for a setting's text; the same text gives the same table."""
+    return TopicTable(templates_from(text))

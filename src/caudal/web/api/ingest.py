@@ -30,7 +30,7 @@ from caudal.telemetry.model import Decoded, Limits, Reject
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import IngestSettings
 from caudal.telemetry.submit import Outcome, submit
-from caudal.telemetry.topics import Route, TopicTable
+from caudal.telemetry.topics import Route, topic_table
 from caudal.web.api.mqtt_auth import BROKER, from_broker
 from caudal.web.door import Door
 from caudal.web.guards import requires
@@ -187,9 +187,6 @@ def _sender(principal: Caller) -> Sender:
     return principal.client if isinstance(principal, DevicePrincipal) else Sender(principal.actor)
 
 
-TOPICS = TopicTable()
-
-
 async def _own(
     request: Request_, topic: str, pipeline: Pipeline, principal: Caller, rules: Access, door: Door
 ) -> Accepted:
@@ -198,7 +195,7 @@ async def _own(
     payloads = list(bodies.lines(body)) if _ndjson(request) else [body]
     if len(payloads) > MESSAGES_MAX:
         raise TooLarge(f"At most {MESSAGES_MAX} messages at a time.")
-    route = TOPICS.match(topic)
+    route = pipeline.topics.match(topic)
     refusal = (await _rights(principal, rules, door, [route])).refusal(topic, route)
     if refusal is not None:
         raise Forbidden(f"{refusal.sentence[:1].upper()}{refusal.sentence[1:]}.", code=refusal.reason)
@@ -271,7 +268,7 @@ async def ingest(
     `payload` is an object, an array, or a string that holds what the device sent.
     """
     opened = await _opened(request, ingest_settings)
-    routes = [TOPICS.match(item.topic) if isinstance(item, Envelope) else None for item in opened]
+    routes = [pipeline.topics.match(item.topic) if isinstance(item, Envelope) else None for item in opened]
     rights = await _rights(principal, rules, door, routes)
     wanted: list[tuple[str, bytes] | Fault] = []
     for item, route in zip(opened, routes, strict=True):
@@ -317,9 +314,10 @@ async def test_payload(
     item = opened[0]
     if isinstance(item, Reject):
         return TestResult(None, [], [_refused(item)])
-    route = TOPICS.match(item.topic)
+    topics = topic_table(ingest_settings.topic_templates)
+    route = topics.match(item.topic)
     if route is None:
-        return TestResult(None, [], [Fault("topic", TOPICS.explain(item.topic))])
+        return TestResult(None, [], [Fault("topic", topics.explain(item.topic))])
     if route.tenant is not None and route.tenant != principal.tenant:
         raise Forbidden("The topic is of another account than yours.")
     async with door.read() as connection:
