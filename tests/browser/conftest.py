@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from caudal.app import api, devices, messaging
+from caudal.app import api, console, devices, messaging
 from caudal.app.ingest import IngestParts, build
 from caudal.core import db
 from caudal.core.eventlog.settings import LogSettings
@@ -30,6 +31,8 @@ from caudal.registry.permissions import Role
 from caudal.registry.pki.settings import PkiSettings
 from caudal.registry.settings import PeopleSettings
 from caudal.registry.tenants import create_person, create_tenant
+from caudal.sandbox import demo
+from caudal.sandbox.server import Sandbox
 from caudal.telemetry.settings import IngestSettings
 from caudal.web.settings import WebSettings
 
@@ -55,6 +58,7 @@ class Site:
         self.url = ""
         self.admin: Any = None
         self.ingest: IngestParts = None  # type: ignore[assignment]
+        self.phones: Any = None
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of a coroutine, run where the servers run."""
@@ -89,6 +93,13 @@ class Site:
             await messaging.api_services(
                 self.life, made.pool, url, LogSettings(), MessagingSettings(), made.metrics
             )
+        )
+        sandbox = Sandbox("127.0.0.1", 0)
+        await sandbox.start(self.life)
+        demo.populate(sandbox.world)
+        self.phones = sandbox.world.phones
+        await console.bring(
+            self.life, msgspec.structs.replace(made, web=WebSettings(sandbox_url=sandbox.url))
         )
         server = await api.serve(self.life, api.application(made), "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.port}"

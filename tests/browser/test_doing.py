@@ -212,6 +212,22 @@ def test_a_live_value_reaches_the_screen(window: Callable[..., Window], site: Si
     assert took[23] < 500
 
 
+def test_a_phone_answers_beside_the_conversation(window: Callable[..., Window], site: Site) -> None:
+    page = window("ana").go("/console/conversations")
+    page.fill("[name=name]", "obra 7 & co")
+    page.fill("[name=recipient]", "whatsapp:+5511999998888")
+    page.fill("[name=content]", "Olá, Ana <b>!</b>")
+    page.locator("main button.primary").click()
+    page.wait_for_url("**/thread?name=obra+7+%26+co")
+    assert page.locator("#talk .said").inner_text() == "Olá, Ana <b>!</b>"
+    phone = page.locator(".phone").first
+    phone.locator("[name=text]").fill("Tudo certo")
+    phone.get_by_role("button", name="Answer").click()
+    page.wait_for_selector(".phone .said")
+    assert phone.locator(".said").inner_text() == "Tudo certo"
+    assert [entry.text for entry in site.phones["whatsapp:+5511999998888"].messages] == ["Tudo certo"]
+
+
 def test_people_are_invited_keys_made_and_the_audit_says_so(window: Callable[..., Window]) -> None:
     page = window("ana").go("/console/people")
     page.on("dialog", lambda dialog: dialog.accept())

@@ -78,6 +78,13 @@ def test_every_family_is_listed() -> None:
     assert families - FAMILIES.keys() - {"done."} == set()
 
 
+def test_no_words_are_for_nobody() -> None:
+    known = {key for key in used() if not key.endswith(".")}
+    known |= {family + name for family, names in {**FAMILIES, "done.": done_keys()}.items() for name in names}
+    known |= {f"{kind}.{part}" for kind in ("reset", "invitation") for part in ("title", "choose", "submit")}
+    assert sorted(WORDS.keys() - known) == []
+
+
 @pytest.mark.parametrize("key", sorted(WORDS))
 def test_both_languages_say_the_same(key: str) -> None:
     texts = WORDS[key]

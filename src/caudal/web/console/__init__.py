@@ -14,6 +14,7 @@ from litestar import Router
 from litestar.di import Provide
 
 from caudal.web.console import (
+    certificates,
     conversations,
     dead_letters,
     devices,
@@ -43,6 +44,7 @@ MODULES: tuple[ModuleType, ...] = (
     points,
     history,
     issue,
+    certificates,
     quarantine,
     dead_letters,
     replays,

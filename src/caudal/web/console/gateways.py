@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from caudal.registry import audit, credentials, devices, gateways, presence
 from caudal.registry.permissions import Action
+from caudal.registry.pki import certificates, revocation
 from caudal.web.console import forms
 from caudal.web.console.devices import AVAILABILITY_DAYS, PAGE, READ, WRITE, titles
 from caudal.web.console.filters import number
@@ -53,10 +54,16 @@ async def gateway_page(gateway_id: FromPath[int], view: Given[View], door: Datab
             connection, "gateway", gateway_id, now - timedelta(days=AVAILABILITY_DAYS), now
         )
         secrets = await credentials.find(connection, "gateway", gateway_id)
+        issued = (
+            (await certificates.find(connection, gateway_id=gateway_id, limit=50)).items
+            if view.may(Action.CERTIFICATES_READ)
+            else []
+        )
         sites = await titles(connection, "site")
     return view.page(
         "gateway.html", section="gateways", gateway=gateway, behind=behind, available=available,
         availability_days=AVAILABILITY_DAYS, secrets=secrets, sites=sites,
+        certificates=issued[::-1], reasons=get_args(revocation.Reason),
     )  # fmt: skip
 
 

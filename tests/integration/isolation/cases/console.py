@@ -30,6 +30,8 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/gateways/{gateway_id}": {"body": {"$form": {"name": "n"}}, "own": MOVED},
     "POST /console/gateways/{gateway_id}/issue": {"own": MOVED},
     "POST /console/gateways/{gateway_id}/revoke": {"own": MOVED},
+    "POST /console/certificates/{certificate_id}/revoke": {
+        "body": {"$form": {"reason": "superseded"}}, "own": MOVED},
     "GET /console/points": {"query": {"q": "p"}},
     "GET /console/points/{point_id}": {},
     "POST /console/points/{point_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},

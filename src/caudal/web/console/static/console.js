@@ -52,6 +52,12 @@
     if (detail.verb === "get") [...detail.formData].forEach(([name, value]) => value || detail.formData.delete(name));
   });
 
+  // what refreshes itself waits while somebody is writing in it
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { elt, requestConfig } = event.detail;
+    if (requestConfig.verb === "get" && elt.matches(".phones") && elt.contains(document.activeElement)) event.preventDefault();
+  });
+
   // an answer that never came
   document.addEventListener("htmx:sendError", () => {
     const line = document.createElement("p");
