@@ -6,6 +6,7 @@ a key it does not know reads the keys again, at most once a second.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import timedelta
@@ -55,6 +56,7 @@ class KeyRing:
         self._born = 0.0
         self._public: dict[str, ec.EllipticCurvePublicKey] = {}
         self._read_at = -1e9
+        self._reading = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Read the keys, make a new one when the newest is too old, drop those no token needs."""
@@ -113,8 +115,11 @@ class KeyRing:
         """What `token` says. Raises Unauthenticated when it is expired, malformed or signed by a stranger."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-            if kid not in self._public and time.monotonic() - self._read_at > 1:
-                await self.refresh()
+            if kid not in self._public:
+                # Who comes while another reads waits for what that finds.
+                async with self._reading:
+                    if kid not in self._public and time.monotonic() - self._read_at > 1:
+                        await self.refresh()
             key = self._public.get(kid) if isinstance(kid, str) else None
             if key is None:
                 raise Unauthenticated("The access token is not one of ours. Sign in again.")
