@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from caudal.app import messaging, router
+from caudal.app import files, messaging, router
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
+from caudal.messaging.file_settings import FileSettings
+from caudal.messaging.realtime_settings import RealtimeSettings
 from caudal.messaging.settings import MessagingSettings
 
 # Short, so that a test of taking over need not wait long.
 LOG = LogSettings(log_lease_seconds=1.0, log_partitions=4)
+
+
+# Small, so that a file that is too large costs a test little.
+LARGEST = 12 * 1024 * 1024
 
 
 class Messaging:
@@ -29,6 +36,7 @@ class Messaging:
         self.services = dict(api.parts.services)
         self.admin: asyncpg.Pool[Any] = api.admin
         self.routers: list[Lifecycle] = []
+        self.folder = Path()
 
     async def route(self, settings: MessagingSettings | None = None) -> Lifecycle:
         """Start a router."""
@@ -80,15 +88,19 @@ class Messaging:
 
 
 @pytest.fixture
-async def platform(unstarted_api: Any, database_url: str) -> AsyncIterator[Messaging]:
+async def platform(unstarted_api: Any, database_url: str, tmp_path: Path) -> AsyncIterator[Messaging]:
     """Messaging, without a router until the test starts one."""
     parts = unstarted_api.parts
     life = Lifecycle()
     services = await messaging.api_services(
         life, parts.pool, database_url, LOG, MessagingSettings(), parts.metrics
     )
+    settings = FileSettings(files_url=str(tmp_path / "files"), file_max_bytes=LARGEST)
+    await files.add(life, parts, database_url, settings)
+    await files.add_sockets(life, parts, database_url, RealtimeSettings(socket_send_seconds=0.5))
     await unstarted_api.start(**services)
     made = Messaging(unstarted_api, database_url)
+    made.folder = tmp_path
     try:
         yield made
     finally:

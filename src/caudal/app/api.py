@@ -13,8 +13,9 @@ from typing import Any
 import asyncpg
 import msgspec
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from caudal.app import console, devices, messaging, webhooks
+from caudal.app import console, devices, files, messaging, webhooks
 from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
@@ -36,6 +37,8 @@ from caudal.web.settings import WebSettings
 
 log = logs.get("api")
 ROLE = "caudal_app"
+# Seconds for the last words on a socket.
+FAREWELL = 5.0
 
 
 class ApiParts(msgspec.Struct, dict=True):
@@ -159,6 +162,10 @@ class HttpServer:
             proxy_headers=False,
             timeout_graceful_shutdown=5,
             backlog=1024,
+            ws=_Sockets,
+            # People send a ping; compression would hold a window for each of thousands.
+            ws_max_size=65_536,
+            ws_per_message_deflate=False,
         )
         self._server = _Server(config)
 
@@ -173,6 +180,15 @@ class HttpServer:
     async def stop(self) -> None:
         """Take no more requests, finish those begun, within five seconds."""
         self._server.should_exit = True
+
+
+class _Sockets(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, of which nothing lingers for a peer that no longer reads."""
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        # Closing waits until everything is read, however long that takes.
+        self.loop.call_later(FAREWELL, self.transport.abort)
 
 
 class _Server(uvicorn.Server):
@@ -212,7 +228,14 @@ async def serve(life: Lifecycle, app: Application, host: str, port: int) -> Http
 # What other domains bring: each opens its services, adds them to `made.services` (and its parts' checks to
 # `made.health`), and has `life` close them. A resource finds its services by name (web/api/*.py, NEEDS).
 Domain = Callable[[Lifecycle, ApiParts], Awaitable[None]]
-DOMAINS: tuple[Domain, ...] = (messaging.bring, webhooks.bring, devices.bring, console.bring)
+DOMAINS: tuple[Domain, ...] = (
+    messaging.bring,
+    webhooks.bring,
+    files.bring,
+    files.bring_sockets,
+    devices.bring,
+    console.bring,
+)
 
 
 async def start(life: Lifecycle) -> None:

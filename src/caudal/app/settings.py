@@ -9,6 +9,8 @@ from caudal.core.db import DatabaseSettings
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.settings import describe
 from caudal.messaging.connector_settings import SendingSettings
+from caudal.messaging.file_settings import FileSettings
+from caudal.messaging.realtime_settings import RealtimeSettings
 from caudal.messaging.settings import MessagingSettings
 from caudal.registry.access import AccessSettings
 from caudal.registry.mosquitto import MosquittoSettings
@@ -33,6 +35,8 @@ GROUPS: dict[str, type[msgspec.Struct]] = {
     "Messaging": MessagingSettings,
     "Messaging: the log": LogSettings,
     "Messaging: providers": SendingSettings,
+    "Messaging: files": FileSettings,
+    "Messaging: realtime": RealtimeSettings,
     "Sandbox": SandboxSettings,
 }
 

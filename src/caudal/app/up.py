@@ -52,6 +52,7 @@ REST = (
             "INSTAGRAM_METRICS_PORT": 8084,
             "APPRISE_METRICS_PORT": 8086,
             "UPKEEP_METRICS_PORT": 8087,
+            "REALTIME_PORT": 8085,
         },
     ),
 )
@@ -104,6 +105,7 @@ class Platform:
             METRICS_HOST=self._host,
             API_HOST=self._host,
             STATE_DIR=str(self.directory / "state"),
+            FILES_URL=self._environ.get("FILES_URL") or str(self.directory / "files"),
             MQTT_ADMIN_PASSWORD=self._environ.get("MQTT_ADMIN_PASSWORD", kept.mqtt_password),
             CAUDAL_MASTER_KEY=self._environ.get("CAUDAL_MASTER_KEY", kept.master_key),
         )

@@ -6,6 +6,7 @@ was sealed for one purpose does not open for another.
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -36,9 +37,15 @@ class Sealer:
             raise SettingsError(f"The secret key is shorter than {MINIMUM} characters. Make a longer one.")
         self._secret = secret.encode()
 
+    def _key(self, purpose: str) -> bytes:
+        return HKDF(SHA256(), 32, salt=None, info=f"caudal {purpose}".encode()).derive(self._secret)
+
     def _cipher(self, purpose: str) -> AESGCM:
-        derived = HKDF(SHA256(), 32, salt=None, info=f"caudal {purpose}".encode())
-        return AESGCM(derived.derive(self._secret))
+        return AESGCM(self._key(purpose))
+
+    def mac(self, text: str, purpose: str) -> str:
+        """HMAC-SHA256 of `text` in hexadecimal, for what we hand out and want back unchanged."""
+        return hmac.new(self._key(f"mac {purpose}"), text.encode(), "sha256").hexdigest()
 
     def seal(self, plain: bytes, purpose: str) -> bytes:
         """Version, nonce and ciphertext of `plain`."""
