@@ -208,12 +208,13 @@ class Api:
 
 
 @pytest.fixture
-async def unstarted_api(database_url: str, pool: asyncpg.Pool[Any]) -> AsyncIterator[Api]:
+async def unstarted_api(database_url: str, pool: asyncpg.Pool[Any], tmp_path: Path) -> AsyncIterator[Api]:
     """The API before its start, to be given services: `await unstarted_api.start(name=service)`."""
     people = PeopleSettings(secret_key="x" * 40, rate_limit_address=0, principal_seconds=0)
     life = Lifecycle()
     await create_tenant(pool, "default")
-    made = Api(pool, await api.parts(life, database_url, people, WebSettings(), Metrics(), environ={}))
+    environ = {"FILES_URL": str(tmp_path / "files")}
+    made = Api(pool, await api.parts(life, database_url, people, WebSettings(), Metrics(), environ=environ))
     try:
         yield made
     finally:

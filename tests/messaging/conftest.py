@@ -96,8 +96,8 @@ async def platform(unstarted_api: Any, database_url: str, tmp_path: Path) -> Asy
         life, parts.pool, database_url, LOG, MessagingSettings(), parts.metrics
     )
     settings = FileSettings(files_url=str(tmp_path / "files"), file_max_bytes=LARGEST)
-    await files.add(life, parts, database_url, settings)
-    await files.add_sockets(life, parts, database_url, RealtimeSettings(socket_send_seconds=0.5))
+    await files.add(life, parts, settings)
+    await files.add_sockets(life, parts, RealtimeSettings(socket_send_seconds=0.5))
     await unstarted_api.start(**services)
     made = Messaging(unstarted_api, database_url)
     made.folder = tmp_path

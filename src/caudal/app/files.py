@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -23,44 +21,42 @@ if TYPE_CHECKING:
     from caudal.app.api import ApiParts
 
 
-async def messaging_pool(life: Lifecycle, made: ApiParts, url: str) -> asyncpg.Pool[Any]:
+async def messaging_pool(life: Lifecycle, made: ApiParts) -> asyncpg.Pool[Any]:
     """The API's few connections for what concerns every tenant: the sweep, and sockets."""
     pool: asyncpg.Pool[Any] | None = made.__dict__.get("messaging_pool")
     if pool is None:
-        pool = await db.open_pool(url, minimum=1, maximum=4, role=ROLE, name="caudal api, messaging")
+        pool = await db.open_pool(
+            made.database_url, minimum=1, maximum=4, role=ROLE, name="caudal api, messaging"
+        )
         life.on_stop("messaging pool", pool.close)
         made.__dict__["messaging_pool"] = pool
     return pool
 
 
-async def bring_sockets(life: Lifecycle, made: ApiParts, environ: Mapping[str, str] = os.environ) -> None:
+async def bring_sockets(life: Lifecycle, made: ApiParts) -> None:
     """Give an API process sockets on its own port."""
-    url = load(db.DatabaseSettings, environ).database_url
-    assert url is not None  # the API has read it before
-    await add_sockets(life, made, url, load(RealtimeSettings, environ))
+    await add_sockets(life, made, load(RealtimeSettings, made.environ))
 
 
-async def add_sockets(life: Lifecycle, made: ApiParts, url: str, settings: RealtimeSettings) -> Hub:
+async def add_sockets(life: Lifecycle, made: ApiParts, settings: RealtimeSettings) -> Hub:
     """Give an API process the hub of sockets."""
-    hub = Hub(await messaging_pool(life, made, url), url, settings, made.metrics)
+    hub = Hub(await messaging_pool(life, made), made.database_url, settings, made.metrics)
     await hub.start(life)
     made.services["hub"] = hub
     return hub
 
 
-async def bring(life: Lifecycle, made: ApiParts, environ: Mapping[str, str] = os.environ) -> None:
+async def bring(life: Lifecycle, made: ApiParts) -> None:
     """Give an API process the service of files, settings from the environment."""
-    url = load(db.DatabaseSettings, environ).database_url
-    assert url is not None  # the API has read it before
-    await add(life, made, url, load(FileSettings, environ))
+    await add(life, made, load(FileSettings, made.environ))
 
 
-async def add(life: Lifecycle, made: ApiParts, url: str, settings: FileSettings) -> files.FileService:
+async def add(life: Lifecycle, made: ApiParts, settings: FileSettings) -> files.FileService:
     """Give an API process the service of files."""
     objects = open_objects(settings)
     service = files.FileService(made.pool, objects, settings, Links(made.sealer), made.metrics)
     made.services["files"] = service
     made.health.add("object store", objects.ping)
-    pool = await messaging_pool(life, made, url)
+    pool = await messaging_pool(life, made)
     life.spawn("sweep of files", files.keep_swept(pool, objects, settings.files_upload_hours))
     return service

@@ -90,7 +90,12 @@ class Attack:
         return answer
 
     def watch(self, operation: Any, answer: httpx.Response, what: str) -> None:
-        said = str(answer.request.url) + answer.request.content.decode(errors="replace")
+        said = str(answer.request.url)
+        try:
+            said += answer.request.content.decode(errors="replace")
+        except httpx.RequestNotRead:
+            # A form with a file goes out as a stream.
+            pass
         if answer.status_code >= 500:
             self.faults.append(f"{operation.key}: {answer.status_code} on {what}: {said[:200]}")
         if THEIRS in answer.text and THEIRS not in said:
