@@ -23,7 +23,7 @@ create function caudal.console_installation() returns jsonb
   select jsonb_build_object(
     'database', pg_database_size(current_database()),
     'partitions', (
-      select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'rows', greatest(p.rows, 0), 'bytes', p.bytes)
+      select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'rows', nullif(p.rows, -1), 'bytes', p.bytes)
                                 order by p.name desc), '[]')
       from (select c.relname as name, c.reltuples::bigint as rows, pg_total_relation_size(c.oid) as bytes
             from pg_inherits i join pg_class c on c.oid = i.inhrelid
