@@ -28,12 +28,16 @@ from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, identity, split
 log = logs.get("storage")
 
 DEFECT_TRIES = 5
+COLLISIONS = 20
+WATCHDOG_SECONDS = 120.0
+ABANDON_SECONDS = 5.0
 
 # The server is away, going away, coming, or full: the same batch will do later.
 _LATER = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -82,14 +86,18 @@ class Writer:
         return tallies
 
     async def _store(self, entries: Sequence[Entry], days: set[int], tallies: dict[int, Tally]) -> None:
-        careful, attempt = False, 0
+        careful, attempt, collisions = False, 0, 0
         while True:
             try:
                 connection = await self._connected()
                 await self._ensure_days(connection, days)
                 done = await self._transact(connection, entries, careful)
-            except _COLLISION:
+            except _COLLISION as error:
                 careful = True
+                collisions += 1
+                if collisions > COLLISIONS:
+                    await self._halve(entries, days, tallies, error)
+                    return
             except asyncpg.PostgresError as error:
                 if not isinstance(error, _LATER):
                     await self._halve(entries, days, tallies, error)
@@ -184,30 +192,39 @@ class Writer:
         self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], careful: bool
     ) -> dict[int, Tally]:
         transaction = connection.transaction()
-        await transaction.start()
         try:
-            rows = [entry.rows for entry in entries if entry.count]
-            if not careful:
-                if rows:
-                    await self._copy(connection, rows, "sample", "caudal")
-                if all(entry.simple for entry in entries):
-                    tallies = _tally_simple(entries)
-                else:
-                    stored = [entry.count for entry in entries]
-                    tallies = await self._finish(connection, entries, stored, {})
-            else:
-                await self._copy(connection, rows, "incoming", None)
-                stored, conflicts = await self._sort_out(connection, entries)
-                tallies = await self._finish(connection, entries, stored, conflicts)
-            number, threshold = await self._write_ledger(connection, entries, tallies)
-            late = [entry for entry in entries if entry.count and entry.oldest < threshold]
-            if late:
-                await invalidate(connection, _late_samples(late, threshold))
+            # A server that vanished without a word would hold us for as long as TCP likes.
+            async with asyncio.timeout(WATCHDOG_SECONDS):
+                await transaction.start()
+                tallies, number = await self._fill(connection, entries, careful)
         except BaseException:
             await self._abandon(connection, transaction)
             raise
         await self._commit(connection, transaction, number)
         return tallies
+
+    async def _fill(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], careful: bool
+    ) -> tuple[dict[int, Tally], str]:
+        """Everything of the transaction but its end; returns the sums, and what its verdict is found by."""
+        rows = [entry.rows for entry in entries if entry.count]
+        if not careful:
+            if rows:
+                await self._copy(connection, rows, "sample", "caudal")
+            if all(entry.simple for entry in entries):
+                tallies = _tally_simple(entries)
+            else:
+                stored = [entry.count for entry in entries]
+                tallies = await self._finish(connection, entries, stored, {})
+        else:
+            await self._copy(connection, rows, "incoming", None)
+            stored, conflicts = await self._sort_out(connection, entries)
+            tallies = await self._finish(connection, entries, stored, conflicts)
+        number, threshold = await self._write_ledger(connection, entries, tallies)
+        late = [entry for entry in entries if entry.count and entry.oldest < threshold]
+        if late:
+            await invalidate(connection, _late_samples(late, threshold))
+        return tallies, number
 
     async def _finish(
         self,
@@ -238,14 +255,16 @@ class Writer:
         """Roll back; a connection that cannot even do that is of no more use."""
         try:
             if not connection.is_closed():
-                await transaction.rollback()
+                async with asyncio.timeout(ABANDON_SECONDS):
+                    await transaction.rollback()
         except Exception:
             connection.terminate()
 
     async def _commit(self, connection: asyncpg.Connection[Any], transaction: Any, number: str) -> None:
         """Commit; when the connection is lost over it, ask the server afterwards what became of it."""
         try:
-            await transaction.commit()
+            async with asyncio.timeout(WATCHDOG_SECONDS):
+                await transaction.commit()
             return
         except _LATER as error:
             attempt = 0
