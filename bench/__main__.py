@@ -55,6 +55,23 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a page, with the machine it was taken on."""
+    lines = [
+        "# Measured",
+        "",
+        *(f"- {key.replace('_', ' ')}: {value}" for key, value in report["machine"].items()),
+    ]
+    for name, rows in report["suites"].items():
+        lines += ["", f"## {name}", "", "| what | measured |", "|---|---|"]
+        for row in rows:
+            figures = "<br>".join(
+                f"{key.replace('_', ' ')}: {value}" for key, value in row.items() if key != "what"
+            )
+            lines.append(f"| {row['what']} | {figures} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…")
     parser.add_argument("suites", nargs="*", default=[], help=f"of {', '.join(SUITES)}; all when left out")
@@ -76,7 +93,8 @@ def main() -> None:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{time.strftime('%Y-%m-%d-%H%M')}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        console.print(f"written to {path}")
+        path.with_suffix(".md").write_text(markdown(report))
+        console.print(f"written to {path}, and beside it as a page")
 
 
 if __name__ == "__main__":
