@@ -99,7 +99,7 @@ async def parts(
     post.start(life)
     hub = live_hub(life, database_url, pool)
     services: dict[str, object] = {
-        "hub": hub,
+        "live_hub": hub,
         "accounts": accounts,
         "keys": keys,
         "sealer": sealer,

@@ -18,7 +18,7 @@ from caudal.registry.permissions import Action
 from caudal.web.guards import requires
 from caudal.web.inject import Database, Given
 
-NEEDS = frozenset({"hub"})
+NEEDS = frozenset({"live_hub"})
 READ = [requires(Action.TELEMETRY_READ)]
 
 Series = Annotated[
@@ -154,14 +154,14 @@ async def latest(
 
 
 @get("/api/series/live", guards=READ, media_type="text/event-stream")
-async def live_values(door: Database, hub: Given[live.Hub], series: Series) -> Stream:
+async def live_values(door: Database, live_hub: Given[live.Hub], series: Series) -> Stream:
     """Server-sent events: the newest values at once, then each time something new was committed.
 
     Each event's data is a JSON list of `{id, ts (ms), value}`. A comment every 15 s keeps the line open.
     """
     async with queries.limited(door.read) as connection:
         infos = await queries.resolve(connection, series, limit=live.MAX_SERIES)
-    values = hub.follow(door.read, [info.id for info in infos])
+    values = live_hub.follow(door.read, [info.id for info in infos])
     # Raised here, a refusal is an answer with a status.
     first: list[live.Value] = await anext(values, [])
     return Stream(_events(first, values), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
