@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from caudal.app.upkeep import UpkeepSettings
+from caudal.app.validate.settings import ValidateSettings
 from caudal.core.db import DatabaseSettings
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.settings import describe
@@ -38,6 +39,7 @@ GROUPS: dict[str, type[msgspec.Struct]] = {
     "Messaging: files": FileSettings,
     "Messaging: realtime": RealtimeSettings,
     "Sandbox": SandboxSettings,
+    "Validation": ValidateSettings,
 }
 
 

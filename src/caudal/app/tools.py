@@ -67,6 +67,16 @@ class Installation:
         return self._endpoint("mqtt_url", "MQTT_URL")
 
     @property
+    def http_url(self) -> str:
+        """The API. Raises NoInstallation."""
+        return self._endpoint("http_url", "API_URL")
+
+    @property
+    def metrics_url(self) -> str:
+        """Ingest's metrics page. Raises NoInstallation."""
+        return self._endpoint("metrics_url", "METRICS_URL")
+
+    @property
     def ingest_settings(self) -> IngestSettings:
         """As ingest of that installation has them, so far as one can know from outside."""
         overrides: dict[str, Any] = {"ingest_writers": 1}
