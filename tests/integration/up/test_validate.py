@@ -98,7 +98,8 @@ async def hasty(up: Up) -> AsyncIterator[dict[str, str]]:
     endpoints = await up.start()
     environ = {
         **ENVIRON, "DATABASE_URL": endpoints["database_url"], "UNKNOWN_TENANTS": "register", "MQTT_PORT": "0",
-        "METRICS_PORT": "0", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+        "METRICS_PORT": "0",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
     }  # fmt: skip
     child = Child("hasty", ("hasty",), environ, up.directory / "hasty.log")
     found = await child.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from caudal.app.validate.context import Context, now, v1
@@ -16,10 +17,12 @@ MESSAGES, POINTS = 20, 3
 async def run(context: Context, finding: Finding) -> None:
     device = context.device("metrics")
     before = await context.counters()
+    base = now()
     for number in range(MESSAGES):
-        await context.send(
-            context.topic(device), v1(now(), {f"p{n}": number + n / 10 for n in range(POINTS)})
-        )
+        # An instant of its own for each: two messages may well come in one millisecond.
+        at = base + timedelta(milliseconds=number)
+        points = {f"p{n}": number + n / 10 for n in range(POINTS)}
+        await context.send(context.topic(device), v1(at, points))
     await context.send(context.topic(device), b"no json")
     # Counted after the commit, a moment after the acknowledgement at most. Others may be sending too.
     wanted = {
