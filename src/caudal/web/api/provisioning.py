@@ -9,7 +9,6 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from litestar import Request, Response, delete, get, post
-from litestar.exceptions import ValidationException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromQuery, JSONBody, QueryParameter
 
@@ -119,7 +118,7 @@ def _certified(request: Request[Any, Any, Any], settings: PkiSettings, claimed: 
     ["/tds_new/api/provision/register", "/api/provision/register"],
     guards=GATEWAYS,
     status_code=200,
-    exception_handlers={CaudalError: _refused, ValidationException: _refused},
+    exception_handlers={CaudalError: _refused, 400: _refused},
     responses={
         400: ResponseSpec(RegistrationAnswer, description="`invalid_request`"),
         429: ResponseSpec(RegistrationAnswer, description="`rate_limited`: ten an hour from an address"),

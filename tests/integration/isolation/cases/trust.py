@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from caudal.registry.pki import authority, revocation
 
 _TELEM = '{"schema": "v1", "ts": "2026-01-01T00:00:00Z", "points": [{"name": "p", "t": "number", "v": 1}]}'
+# Whoever has a bootstrap certificate may register with its tenant: it is the credential. So always with ours.
 _REGISTER = {
     "mac": "02:00:00:00:03:99", "serial": "s", "modelo": "m", "fw_version": "1",
-    "bootstrap_fingerprint": "{fingerprint}", "csr_pem": "{csr}",
+    "bootstrap_fingerprint": "{our_fingerprint}", "csr_pem": "{csr}",
 }  # fmt: skip
 _ASK = {"mac": "{registered_mac}", "bootstrap_fingerprint": "{fingerprint}"}
 _RENEW = {"mac": "{registered_mac}", "csr_pem": "{csr}", "signature": "AAAA"}
@@ -78,6 +79,7 @@ async def plant(world: Any, tenant: str) -> dict[str, Any]:
     certificate = (await make(f"/api/gateways/{gateway}/certificate"))["certificate"]
     return {
         "bootstrap_id": boot["id"], "fingerprint": boot["fingerprint"], "csr": pem, "registered_mac": mac,
+        "our_fingerprint": world.planted["ours"].get("fingerprint", boot["fingerprint"]),
         "registration_id": registered["registro_id"], "certificate_id": certificate["id"],
         # A device's name is its tenant's own affair: the same in both, and no two alike behind it.
         "device": "http", "mac": f"02:00:00:00:00:{last}",
