@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from caudal.app.api import sealer_of
+from caudal.app.files import media
 from caudal.app.messaging import ROLE, open_log
 from caudal.app.operations import serve_operations
 from caudal.core import db, logs
@@ -107,8 +108,9 @@ async def parts(
     notifier = Notifier(pool)
     life.on_stop("notifier", notifier.stop)
     deliveries = Deliveries(pool, event_log, notifier, load(MessagingSettings, environ))
-    accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
-    return ConnectorParts(pool, event_log, accounts, deliveries, metrics, settings)
+    sealer = sealer_of(load(PeopleSettings, environ))
+    files = media(pool, environ, sealer, metrics)
+    return ConnectorParts(pool, event_log, ChannelAccounts(sealer), deliveries, metrics, settings, files)
 
 
 def _url(environ: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -9,13 +10,17 @@ import asyncpg
 from caudal.app.messaging import ROLE
 from caudal.core import db
 from caudal.core.lifecycle import Lifecycle
+from caudal.core.metrics import Metrics
+from caudal.core.seal import Sealer
 from caudal.core.settings import load
 from caudal.messaging import files
 from caudal.messaging.file_settings import FileSettings
 from caudal.messaging.links import Links
+from caudal.messaging.media import MediaFiles
 from caudal.messaging.objects import open_objects
 from caudal.messaging.realtime import Hub
 from caudal.messaging.realtime_settings import RealtimeSettings
+from caudal.registry.settings import PeopleSettings
 
 if TYPE_CHECKING:
     from caudal.app.api import ApiParts
@@ -49,6 +54,15 @@ async def add_sockets(life: Lifecycle, made: ApiParts, settings: RealtimeSetting
 async def bring(life: Lifecycle, made: ApiParts) -> None:
     """Give an API process the service of files, settings from the environment."""
     await add(life, made, load(FileSettings, made.environ))
+
+
+def media(
+    pool: asyncpg.Pool[Any], environ: Mapping[str, str], sealer: Sealer, metrics: Metrics
+) -> MediaFiles:
+    """The files of a connector, settings from `environ`. `pool` runs as `caudal_messaging`."""
+    settings = load(FileSettings, environ)
+    service = files.FileService(pool, open_objects(settings), settings, Links(sealer), metrics)
+    return MediaFiles(pool, service, load(PeopleSettings, environ).public_url)
 
 
 async def add(life: Lifecycle, made: ApiParts, settings: FileSettings) -> files.FileService:

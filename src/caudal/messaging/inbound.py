@@ -103,15 +103,28 @@ async def receive(
     return ids, lambda: log.announce(topics.MESSAGES) if out else None
 
 
+async def sender_of(connection: Connection, tenant_id: int, channel: str, address: str) -> str:
+    """Who writes from an address: the person who linked it, or the address itself."""
+    user: str | None = await connection.fetchval(WHO, tenant_id, channel, address)
+    return user or f"{channel}:{address}"
+
+
+async def conversation_of(
+    connection: Connection, tenant_id: int, channel: str, address: str, reply_to: str | None = None
+) -> int:
+    """The conversation that what an address writes belongs to, begun where there is none."""
+    found: int | None = await connection.fetchval(CONVERSATION, tenant_id, channel, address, reply_to)
+    if found is None:
+        found = await connection.fetchval(BEGIN, tenant_id, f"{channel}:{address}")
+    assert found is not None
+    return found
+
+
 async def _store(connection: Connection, message: Inbound) -> tuple[UUID, topics.MessageRecord] | None:
-    party = f"{message.channel}:{message.address}"
-    user: str | None = await connection.fetchval(WHO, message.tenant_id, message.channel, message.address)
-    conversation = await connection.fetchval(
-        CONVERSATION, message.tenant_id, message.channel, message.address, message.reply_to
+    sender = await sender_of(connection, message.tenant_id, message.channel, message.address)
+    conversation = await conversation_of(
+        connection, message.tenant_id, message.channel, message.address, message.reply_to
     )
-    if conversation is None:
-        conversation = await connection.fetchval(BEGIN, message.tenant_id, party)
-    sender = user or party
     await connection.execute(JOIN, message.tenant_id, conversation, sender)
     number = new_id()
     row: asyncpg.Record | None = await connection.fetchrow(

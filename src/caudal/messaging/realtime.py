@@ -275,4 +275,4 @@ class Hub:
             async with asyncio.timeout(self._settings.socket_send_seconds):
                 await sink.send(msgspec.json.encode(frame).decode())
         except TimeoutError:
-            raise Closed(REFUSED, "You read too slowly. Come back with the last id.", code="slow") from None
+            raise Closed(LATER, "You read too slowly. Come back with the last id.", code="slow") from None

@@ -28,6 +28,7 @@ from caudal.web.streams import form
 NEEDS = frozenset({"files"})
 # The form around the file: boundaries, headers, the other field.
 FORM_SLACK = 64 * 1024
+DEFAULT_URL = PeopleSettings().public_url
 
 
 class Download(FileDetail, frozen=True, kw_only=True):
@@ -94,6 +95,7 @@ async def upload(request: Request[Any, Any, Any], principal: Caller, files: Give
 
 @get("/v1/files/{file_id:uuid}/download", guards=[requires(Action.FILES_READ)])
 async def download(
+    request: Request[Any, Any, Any],
     file_id: FromPath[UUID],
     principal: Caller,
     files: Given[FileService],
@@ -102,6 +104,9 @@ async def download(
     """What is known of a file, and a link to its bytes that holds for an hour."""
     file = await files.find(Party(principal.tenant, party(principal)), file_id)
     base = files.settings.files_public_url or people_settings.public_url
+    if base == DEFAULT_URL:
+        # Nobody said where we are; whoever asks has found us. The link goes to them alone.
+        base = str(request.base_url)
     url, until = await files.link(principal.tenant, file, base)
     return Download(
         file_id=file.file_id, filename=file.filename, size_bytes=file.size_bytes, checksum=file.checksum,
