@@ -168,13 +168,17 @@ class Hub:
         if len(self._watchers) >= MAX_WATCHERS or room < 0:
             raise RateLimited("Too many are watching here. Try again in a minute.", retry_after=60)
         self._add(watcher)
+        first = True
         try:
             while True:
                 await watcher.wake.wait()
                 watcher.wake.clear()
                 fresh, watcher.fresh = sorted(watcher.fresh), set()
-                if values := await self._read(open_read, fresh):
+                values = await self._read(open_read, fresh)
+                # The first answer comes even when it is empty: who watches what never reported is watching.
+                if values or first:
                     yield values
+                first = False
                 await asyncio.sleep(self._pause)
         finally:
             self._remove(watcher)
