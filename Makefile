@@ -14,29 +14,35 @@ $(BIN)/uv:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 
+INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet
+# What runs, and beside it what tests and checks: who only wants it up need not fetch the rest.
 $(BIN)/.ready: $(BIN)/uv requirements.lock pyproject.toml
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
+$(BIN)/.dev: $(BIN)/.ready requirements-dev.lock
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 up: $(BIN)/.ready ## Start the whole platform on this machine (ARGS='--data DIR --demo')
 	@$(BIN)/caudal up $(ARGS)
 
-test: $(BIN)/.ready ## Run every test this machine can run (ARGS='-k endpoint')
+test: $(BIN)/.dev ## Run every test this machine can run (ARGS='-k endpoint')
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(BIN)/.ready ## Lint, format, types, layers
+check: $(BIN)/.dev ## Lint, format, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(BIN)/.ready ## Measure, print a table, write bench/results
+bench: $(BIN)/.dev ## Measure, print a table, write bench/results
 	@$(BIN)/python -m bench $(ARGS)
 
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate
 lock: $(BIN)/uv ## Take current versions of everything
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  pyproject.toml --group dev -o requirements.lock
+	@$(COMPILE) pyproject.toml -o requirements.lock
+	@$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## Remove what was built; data stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
