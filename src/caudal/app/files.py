@@ -20,6 +20,7 @@ from caudal.messaging.media import MediaFiles
 from caudal.messaging.objects import open_objects
 from caudal.messaging.realtime import Hub
 from caudal.messaging.realtime_settings import RealtimeSettings
+from caudal.messaging.uploads import Uploads
 from caudal.registry.settings import PeopleSettings
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ async def add(life: Lifecycle, made: ApiParts, settings: FileSettings) -> files.
     objects = open_objects(settings)
     service = files.FileService(made.pool, objects, settings, Links(made.sealer), made.metrics)
     made.services["files"] = service
+    made.services["uploads"] = Uploads(made.pool, service)
     made.health.add("object store", objects.ping)
     pool = await messaging_pool(life, made)
     life.spawn("sweep of files", files.keep_swept(pool, objects, settings.files_upload_hours))

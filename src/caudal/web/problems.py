@@ -24,6 +24,8 @@ MEDIA_TYPE = "application/problem+json"
 CODES = {400: "invalid", 401: "unauthenticated", 403: "forbidden", 404: "not_found",
          405: "method_not_allowed", 406: "not_acceptable", 409: "conflict", 413: "too_large",
          415: "unsupported_media_type", 429: "rate_limited", 503: "unavailable"}  # fmt: skip
+# What protocols of others add.
+TITLES = {460: "Checksum Mismatch"}
 SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not take that method; see the Allow header.",
@@ -65,7 +67,7 @@ def problem(
     """The response that tells a client what went wrong."""
     body = Problem(
         type=f"urn:caudal:problem:{code}",
-        title=HTTPStatus(status).phrase,
+        title=TITLES.get(status) or HTTPStatus(status).phrase,
         status=status,
         detail=sentence,
         error=sentence,

@@ -26,6 +26,7 @@ from caudal.web.api import (
     registry,
     series,
     tenant,
+    uploads,
     webhooks,
 )
 
@@ -45,6 +46,7 @@ MODULES: tuple[ModuleType, ...] = (
     registry,
     series,
     tenant,
+    uploads,
     webhooks,
 )
 
