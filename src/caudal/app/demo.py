@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
 
 from caudal.app.connector import add_account, list_accounts
+from caudal.app.fleet import DEMO_DEVICES, DEMO_SEED, DEMO_SITES
 from caudal.app.part import Part
 from caudal.core.postgres import free_port
 from caudal.messaging.accounts import NewAccount
 from caudal.registry.settings import PeopleSettings
 from caudal.sandbox import demo
+from caudal.telemetry.simulation import fleet
 
 TENANT = PeopleSettings().default_tenant
 
@@ -56,3 +61,29 @@ async def _webhooks(environ: Mapping[str, str]) -> dict[str, str]:
         )  # fmt: skip
         paths[account.channel] = found.webhook_path or ""
     return paths
+
+
+_REGISTER = """
+with owner as (select id from caudal.tenant where name = $1),
+places as (
+  insert into caudal.site(tenant_id, name, time_zone) select owner.id, n, 'America/Sao_Paulo'
+  from owner, (select distinct unnest($2::text[]) as n) named on conflict do nothing returning id, name
+), machines as (
+  insert into caudal.device(tenant_id, site_id, name) select owner.id, places.id, m.device
+  from owner, unnest($2::text[], $3::text[]) as m(site, device) join places on places.name = m.site
+  on conflict do nothing returning id, tenant_id
+)
+insert into caudal.series(tenant_id, device_id, name, kind, unit)
+select tenant_id, id, 'energy_kwh', 'counter', 'kWh' from machines on conflict do nothing
+"""
+
+
+async def register_fleet(pool: asyncpg.Pool[Any]) -> None:
+    """The simulated fleet's devices, with what their dials are: consumption comes from that.
+
+    What is there already is left as it is.
+    """
+    machines = fleet(DEMO_DEVICES, DEMO_SITES, DEMO_SEED)
+    await pool.execute(
+        _REGISTER, TENANT, [machine.site for machine in machines], [machine.name for machine in machines]
+    )

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from caudal.app.demo import prepare, reserve
+from caudal.app.demo import prepare, register_fleet, reserve
 from caudal.app.part import Part
 from caudal.core import db, logs
 from caudal.core.errors import CaudalError
@@ -141,6 +141,7 @@ class Platform:
             made = await bootstrap(pool)
             if self._demo:
                 await create_demo_people(pool)
+                await register_fleet(pool)
             return made
         finally:
             await pool.close()
