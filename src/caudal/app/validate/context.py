@@ -59,6 +59,10 @@ class Context:
         """Where a device publishes."""
         return self.topics.build(kind, tenant=self.ground.tenant, site=SITE, device=device)  # type: ignore[arg-type]
 
+    def conversation(self, name: str) -> str:
+        """A conversation's name that no other run has."""
+        return f"validate-{self.ground.run}-{name}"
+
     # -- sending
 
     async def line(self, name: str, *, version: int = 5, address: Address | None = None) -> Line:
@@ -156,6 +160,14 @@ class Context:
         return await self.http.request(
             method, self.target.http + path, json=body, headers={**token, **(headers or {})}
         )
+
+    async def history(self, conversation: str, *, who: str = "one") -> list[dict[str, Any]]:
+        """The first messages of a conversation, as that person sees them. Raises Failed."""
+        answer = await self.call("GET", f"/v1/conversations/{conversation}/messages?limit=100", who=who)
+        if answer.status_code != 200:
+            raise Failed(f"The history was answered with {answer.status_code}.")
+        found: list[dict[str, Any]] = answer.json()["messages"]
+        return found
 
     def close(self) -> None:
         """Hang up all lines."""

@@ -47,6 +47,8 @@ class Ground:
         self.reader = reader
         self.tenant = tenant
         self.tenant_id = tenant_id
+        self.objects = 0
+        """After the clean-up: bytes of files that wait for the sweep."""
         self.run = secrets.token_hex(4)
         """In the names of devices and conversations: no run meets what an earlier one left in a cache."""
 
@@ -86,13 +88,16 @@ async def prepared(database_url: str, tenant: str) -> AsyncIterator[Ground]:
                 raise Conflict("Another caudal validate is under way on this database.")
             try:
                 await _removed_before(admin, tenant)
-                number = await create_tenant(admin, tenant, display_name=MARK)
+                # Its row may still be there: see `_remove`.
+                number = await admin.fetchval("select id from caudal.tenant where name = $1", tenant)
+                number = number or await create_tenant(admin, tenant, display_name=MARK)
                 as_tenant: dict[str, Any] = {"app.tenant_id": tenant}
                 reader = await db.open_pool(database_url, maximum=4, name="caudal validate", **as_tenant)
+                ground = Ground(admin, reader, tenant, number)
                 try:
-                    yield Ground(admin, reader, tenant, number)
+                    yield ground
                 finally:
-                    await remove(admin, tenant, number)
+                    ground.objects = await remove(admin, number)
             finally:
                 await lock.execute("select pg_advisory_unlock(hashtext('caudal validate'))")
     except asyncpg.InsufficientPrivilegeError as error:
@@ -115,16 +120,19 @@ async def _removed_before(admin: asyncpg.Pool[Any], tenant: str) -> None:
             f"The tenant {tenant} was not made by caudal validate, and is left alone. Name another with"
             " --tenant."
         )
-    await remove(admin, tenant, row["id"])
+    await remove(admin, row["id"])
 
 
-async def remove(admin: asyncpg.Pool[Any], tenant: str, number: int) -> None:
-    """Remove the tenant and everything of it, in one transaction. Raises asyncpg's errors."""
+async def remove(admin: asyncpg.Pool[Any], number: int) -> int:
+    """Remove the tenant and everything of it, in one transaction. Raises asyncpg's errors.
+
+    Returns how many objects wait for the sweep of files; the tenant's bare row waits with them.
+    """
     await _quiet(admin, number)
     for turn in range(TRIES):
         try:
             async with admin.acquire() as connection, connection.transaction():
-                await _remove(connection, number)
+                return await _remove(connection, number)
         except (
             asyncpg.DeadlockDetectedError,
             asyncpg.ForeignKeyViolationError,
@@ -135,8 +143,7 @@ async def remove(admin: asyncpg.Pool[Any], tenant: str, number: int) -> None:
             if turn == TRIES - 1:
                 raise
             await asyncio.sleep(0.3)
-        else:
-            return
+    raise AssertionError("the last try returns or raises")
 
 
 async def _quiet(admin: asyncpg.Pool[Any], number: int) -> None:
@@ -155,7 +162,7 @@ async def _quiet(admin: asyncpg.Pool[Any], number: int) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _remove(connection: Any, number: int) -> None:
+async def _remove(connection: Any, number: int) -> int:
     # No refresher makes rollups of what we are about to delete.
     await connection.execute("select pg_advisory_xact_lock(hashtext('caudal.rollup refresher'))")
     series = [
@@ -173,14 +180,26 @@ async def _remove(connection: Any, number: int) -> None:
             "select person_id from caudal.membership where tenant_id = $1", number
         )
     ]
+    # Bytes are not ours to delete: we say which are nobody's, and the sweep of files removes them in minutes.
+    await connection.execute(
+        "insert into caudal.object_intent(path, tenant_id, since)"
+        " select storage_path, tenant_id, '-infinity' from caudal.file where tenant_id = $1"
+        " on conflict do nothing", number,
+    )  # fmt: skip
     for table in _children_first(await connection.fetch(TABLES)):
-        # The name comes from the catalogue; it is one of ours.
-        await connection.execute(f'delete from caudal."{table}" where tenant_id = $1', number)
+        if table != "object_intent":
+            # The name comes from the catalogue; it is one of ours.
+            await connection.execute(f'delete from caudal."{table}" where tenant_id = $1', number)
     await connection.execute(
         "delete from caudal.person p where p.id = any($1)"
         " and not exists (select from caudal.membership m where m.person_id = p.id)", people,
     )  # fmt: skip
-    await connection.execute("delete from caudal.tenant where id = $1", number)
+    objects: int = await connection.fetchval(
+        "select count(*) from caudal.object_intent where tenant_id = $1", number
+    )
+    if not objects:
+        await connection.execute("delete from caudal.tenant where id = $1", number)
+    return objects
 
 
 def _children_first(rows: Iterable[Any]) -> list[str]:

@@ -75,7 +75,7 @@ async def validate(
                 raise
             results.append(_cleaning(kept, perf_counter() - cleaning, f"Left behind: {error}."))
         else:
-            results.append(_cleaning(kept, perf_counter() - cleaning, ""))
+            results.append(_cleaning(kept, perf_counter() - cleaning, "", ground.objects))
         ends(results[-1])
     return Report(
         passed=all(result.status != "fail" for result in results), tenant=tenant, run=name, started=started,
@@ -101,9 +101,14 @@ async def _one(check: Check, context: Context) -> Result:
     )  # fmt: skip
 
 
-def _cleaning(kept: Sequence[Check], seconds: float, fault: str) -> Result:
+def _cleaning(kept: Sequence[Check], seconds: float, fault: str, objects: int = 0) -> Result:
     """Cleaning up is the last check: what is left behind in production is a failure."""
+    sentence = "Nothing is left of the tenant."
+    if objects:
+        sentence = (
+            f"Nothing is left but {objects} objects of files, which their sweep removes within minutes."
+        )
     return Result(
         kept[-1].number + 1, "telemetry", "clean-up", "Cleaning up", "fail" if fault else "pass",
-        fault or "Nothing is left of the tenant.", [fault] if fault else [], {}, round(seconds, 2),
+        fault or sentence, [fault] if fault else [], {"objects_left_to_sweep": objects}, round(seconds, 2),
     )  # fmt: skip
