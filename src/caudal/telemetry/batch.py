@@ -60,6 +60,8 @@ class Entry(msgspec.Struct, gc=False):
     """Devices in quarantine that it has samples of, and how many."""
     simple: bool = False
     """Samples alone, of the usual kind: nothing about it needs a second look."""
+    lane: int = 0
+    """The tenant it was counted for while in flight; a refusal may take `tenant_id` away."""
     cost: int = 0
     """What it counts for in the bound of bytes, beside its payload."""
     tenant_name: str | None = None

@@ -103,7 +103,7 @@ class Queue:
         entry.cost = len(entry.rows) + OVERHEAD
         batch.size += entry.cost
         self.bytes += entry.cost
-        tenant = entry.tenant_id
+        tenant = entry.lane = entry.tenant_id
         count = self._by_tenant[tenant] = self._by_tenant[tenant] + 1
         if count > self._most:
             self._hold_back(tenant, entry.message.origin)
@@ -158,7 +158,7 @@ class Queue:
         by_tenant = self._by_tenant
         for entry in batch.entries:
             self.bytes -= len(entry.message.payload) + OVERHEAD + entry.cost
-            by_tenant[entry.tenant_id] -= 1
+            by_tenant[entry.lane] -= 1
         self.messages -= len(batch.entries)
         for tenant in [tenant for tenant in self._held_back if by_tenant[tenant] <= self._most // 2]:
             for origin in self._held_back.pop(tenant):
