@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help up test check bench lock clean
+.PHONY: help up test check bench s3 lock clean
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -38,6 +38,11 @@ check: $(BIN)/.dev ## Lint, format, types, layers
 
 bench: $(BIN)/.dev ## Measure, print a table, write bench/results
 	@$(BIN)/python -m bench $(ARGS)
+
+# Versity's S3 gateway, from the Go module proxy: the object store's suite runs on it too.
+s3: .cache/s3/versitygw ## Make the S3 server that tests run on (needs Go 1.21 or later)
+.cache/s3/versitygw:
+	@GOBIN=$(CURDIR)/.cache/s3 go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate
 lock: $(BIN)/uv ## Take current versions of everything

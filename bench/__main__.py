@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-SUITES = ("telemetry", "accept", "connectors")
+SUITES = ("telemetry", "accept", "connectors", "files")
 RESULTS = Path(__file__).parent / "results"
 
 

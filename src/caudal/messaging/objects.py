@@ -27,6 +27,8 @@ PART = 5 * 1024 * 1024
 IN_FLIGHT = 2
 # Crossing into the library costs the same for a byte and for a mebibyte.
 PIECE = 1024 * 1024
+# Who reads may be slow; then a piece lies in memory, and another in the server's buffer.
+READ = 256 * 1024
 GONE = "The object store does not answer. Try again in a few seconds."
 
 
@@ -86,7 +88,7 @@ class Objects:
             return
         try:
             found = await obstore.get_async(self._store, path, options={"range": (start, end)})
-            async for piece in found.stream(min_chunk_size=PIECE):
+            async for piece in found.stream(min_chunk_size=READ):
                 yield bytes(piece)
         except (NotFoundError, FileNotFoundError) as error:
             raise NotFound("The file's bytes are gone from the object store.") from error
