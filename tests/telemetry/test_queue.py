@@ -24,10 +24,10 @@ class Source:
 
     def settle(self, messages: Sequence[Inbound], reason: int = 0) -> None: ...
 
-    def hold_back(self) -> None:
+    def hold_back(self, *, quota: bool = False) -> None:
         self.held += 1
 
-    def let_go(self) -> None:
+    def let_go(self, *, quota: bool = False) -> None:
         self.released += 1
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 P = PacketType
 # Why we do not read from a connection; it is read again when no reason is left.
-PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH, PAUSE_SHARE = 1, 2, 4, 8, 16
+PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH, PAUSE_SHARE, PAUSE_QUOTA = 1, 2, 4, 8, 16, 32
 LINGER = 3  # seconds for our last words to reach a client, and for it to hang up
 
 
@@ -109,13 +109,13 @@ class Connection(PacketStream):
 
     # Not reading.
 
-    def hold_back(self) -> None:
-        """Stop reading this client: whoever it belongs to has more than its share in flight."""
-        self.pause(PAUSE_SHARE)
+    def hold_back(self, *, quota: bool = False) -> None:
+        """Stop reading this client: its tenant has more than its share in flight, or no quota left."""
+        self.pause(PAUSE_QUOTA if quota else PAUSE_SHARE)
 
-    def let_go(self) -> None:
-        """Read it again."""
-        self.resume(PAUSE_SHARE)
+    def let_go(self, *, quota: bool = False) -> None:
+        """Read it again, unless there is another reason not to."""
+        self.resume(PAUSE_QUOTA if quota else PAUSE_SHARE)
 
     def pause(self, why: int) -> None:
         before = self.paused

@@ -57,8 +57,9 @@ class Origin(Protocol):
     def settle(self, messages: Sequence[Inbound], reason: int = 0) -> None:
         """Acknowledges messages of this origin, in the order given. Never raises; a no-op when it is gone."""
 
-    # An origin that can be asked to wait also has `hold_back()` and `let_go()`: what it has not sent yet is
-    # not read in between. The sink asks for it when one tenant has far more in flight than its share.
+    # An origin that can be asked to wait also has `hold_back(quota=…)` and `let_go(quota=…)`: what it has not
+    # sent yet is not read in between. The sink asks for it when one tenant has far more in flight than its
+    # share, or has used up its quota; it is let go once for each of the two.
 
 
 class Inbound(msgspec.Struct, gc=False, eq=False):

@@ -44,6 +44,9 @@ class TenantEntry(msgspec.Struct, eq=False):
     zones: dict[str, ZoneInfo | None]
     series_count: int = 0
     device_count: int = 0
+    message_rate: int = 0
+    point_rate: int = 0
+    """Its quotas, a second; 0 is none."""
 
     def zone_of(self, site: str | None) -> ZoneInfo | None:
         """The zone that timestamps without an offset are in, at that site."""
@@ -215,8 +218,9 @@ class Directory:
             " array(select s.name from caudal.site s where s.tenant_id = t.id order by s.id) as sites,"
             " array(select s.time_zone from caudal.site s where s.tenant_id = t.id order by s.id) as zones,"
             " (select count(*) from caudal.series r where r.tenant_id = t.id) as series,"
-            " (select count(*) from caudal.device d where d.tenant_id = t.id) as devices"
-            " from caudal.tenant t where name = $1",
+            " (select count(*) from caudal.device d where d.tenant_id = t.id) as devices,"
+            " coalesce(q.messages_per_second, 0) as messages, coalesce(q.points_per_second, 0) as points"
+            " from caudal.tenant t left join caudal.quota q on q.tenant_id = t.id where name = $1",
             name,
         )
         if row is None:
@@ -225,7 +229,7 @@ class Directory:
             row["id"], name, row["unknown_devices"], row["max_series"], row["status"] == "active",
             _zone(row["time_zone"]),
             {site: _zone(zone) for site, zone in zip(row["sites"], row["zones"], strict=True) if zone},
-            row["series"], row["devices"],
+            row["series"], row["devices"], row["messages"], row["points"],
         )  # fmt: skip
         self._tenants[name] = entry
         return entry

@@ -57,5 +57,23 @@ class Limiter:
             return 0.0
         return (needed - bucket[0]) / per_second
 
+    def charge(self, key: Hashable, amount: float, rate: float) -> float:
+        """Take `amount` whether it is there or not; the seconds until the debt is paid off, 0.0 when none.
+
+        For what has come in already and cannot be refused: whoever sent it is made to wait before the next.
+        """
+        now = self._clock()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._keys_max:
+                self._buckets.popitem(last=False)
+            bucket = self._buckets[key] = [max(1.0, rate), now]
+        else:
+            self._buckets.move_to_end(key)
+            bucket[0] = min(max(1.0, rate), bucket[0] + (now - bucket[1]) * rate)
+            bucket[1] = now
+        bucket[0] -= amount
+        return -bucket[0] / rate if bucket[0] < 0 else 0.0
+
     def __len__(self) -> int:
         return len(self._buckets)

@@ -282,6 +282,8 @@ class Pipeline:
             message, tenant.id, decoded.items, b"".join(parts), len(parts), decoded.format, dead or None,
             tenant_name=tenant.name, device_name=route.device or route.mac, oldest=oldest, latest=latest,
         )  # fmt: skip
+        if tenant.message_rate or tenant.point_rate:
+            self.queue.meter(tenant, message.origin, len(parts))
         if held:
             # The claim of a device replays the whole message; what is stored already is then a duplicate.
             entry.held_for = held
@@ -320,6 +322,8 @@ class Pipeline:
                 return False
             parts += (found[1], middle, num, end)
         count = len(samples)
+        if tenant.message_rate or tenant.point_rate:
+            self.queue.meter(tenant, message.origin, count)
         batch = self.queue.batch_for(tenant.id)
         batch.days.add(ts // DAY_US)
         batch.heard[device.id] = message.received

@@ -14,6 +14,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from caudal.mqtt.ports import Inbound, Origin
+from caudal.registry.directory import TenantEntry
+from caudal.registry.quotas import Limiter
 from caudal.telemetry.batch import Batch, Entry
 from caudal.telemetry.settings import IngestSettings
 
@@ -57,6 +59,8 @@ class Queue:
         self._idle_express: deque[asyncio.Future[None]] = deque()
         self._by_tenant: Counter[int] = Counter()
         self._held_back: dict[int, set[Origin]] = {}
+        self._metered: set[Origin] = set()
+        self._messages_meter, self._points_meter = Limiter(0), Limiter(0)
         self._resume: list[Callable[[], None]] = []
         self.messages = 0
         self.bytes = 0
@@ -120,6 +124,26 @@ class Queue:
         if hold is not None and origin not in held:
             held.add(origin)
             hold()
+
+    def meter(self, tenant: TenantEntry, origin: Origin, points: int) -> None:
+        """Charge a message to the quotas of its tenant; who has used them up is not read until they refill.
+
+        Nothing is refused: what has come in is stored, and the next is made to wait at its sender.
+        """
+        wait = 0.0
+        if tenant.message_rate:
+            wait = self._messages_meter.charge(tenant.id, 1, tenant.message_rate)
+        if tenant.point_rate:
+            wait = max(wait, self._points_meter.charge(tenant.id, points, tenant.point_rate))
+        hold = getattr(origin, "hold_back", None)
+        if wait and hold is not None and origin not in self._metered:
+            self._metered.add(origin)
+            hold(quota=True)
+            asyncio.get_running_loop().call_later(min(wait, 60.0), self._refilled, origin)
+
+    def _refilled(self, origin: Origin) -> None:
+        self._metered.discard(origin)
+        origin.let_go(quota=True)  # type: ignore[attr-defined]  # only those that can be held back are here
 
     # -- writing
 
