@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -59,6 +60,8 @@ async def test_a_file_goes_up_with_a_message_and_comes_down(platform: Any, tmp_p
     message = page.json()["messages"][0]
     assert message["file_id"] == made["file_id"]
     assert message["file_metadata"]["filename"] == "relatório.pdf"
+    record = await platform.admin.fetchval("select value from caudal.log_record")
+    assert json.loads(record)["file_metadata"] == message["file_metadata"]
 
     found = (await platform.client.get(message["file_download_url"], headers=hb)).json()
     assert found["content_type"] == "application/pdf"

@@ -248,6 +248,33 @@ async def test_too_many_sockets_of_one_person_are_told_to_come_later(platform: A
         await platform.until(again)
 
 
+async def test_our_own_fault_closes_with_1011(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await platform.route()
+    _, ha, b, hb = await two(platform)
+    hub = platform.api.parts.services["hub"]
+    async with socket(platform.api.url, hb) as opened:
+        await frame(opened)
+        monkeypatch.setattr("caudal.messaging.realtime.PATIENCE", 0.1)
+        whole = hub._pool
+        hub._pool = _Away()
+        sent = await platform.send(ha, "c", "while it is away", recipient_id=b)
+        assert await closed(opened) == 1011
+        hub._pool = whole
+    async with socket(platform.api.url, hb, 0) as opened:
+        await frame(opened)
+        assert (await frame(opened))["message_id"] == sent
+
+
+class _Away:
+    """A database that does not answer."""
+
+    def acquire(self) -> Any:
+        raise ConnectionRefusedError("away")
+
+    async def fetch(self, *_: Any) -> Any:
+        raise ConnectionRefusedError("away")
+
+
 async def test_who_does_not_read_is_cut_off_and_misses_nothing(platform: Any) -> None:
     await platform.route()
     _, ha, b, hb = await two(platform)

@@ -10,7 +10,7 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from caudal.core.errors import Conflict, Forbidden, InvalidInput, NotFound
-from caudal.messaging import conversations
+from caudal.messaging import conversations, topics
 from caudal.messaging.accept import USERNAME, Acceptor, Submission, address_of, check_name
 from caudal.messaging.conversations import Conversation, DeliveryView, Message
 from caudal.messaging.deliveries import Deliveries, milliseconds
@@ -115,6 +115,18 @@ async def _recipient(door: Door, recipient_id: str | None) -> str | None:
     return known
 
 
+FILE = "select filename, size_bytes, checksum, content_type from caudal.file where id = $1"
+
+
+async def _about(door: Door, file_id: UUID | None) -> dict[str, object] | None:
+    """What the log's record says of a message's file; whether it may go along is decided on acceptance."""
+    if file_id is None:
+        return None
+    async with door.read() as connection:
+        row = await connection.fetchrow(FILE, file_id)
+    return None if row is None else topics.file_metadata(row)
+
+
 @post(
     "/v1/messages",
     status_code=202,
@@ -137,6 +149,7 @@ async def send(
         content=data.content,
         recipient=await _recipient(door, data.recipient_id),
         file_id=data.file_id,
+        file_metadata=await _about(door, data.file_id),
         idempotency_key=idempotency_key,
     )
     number = await acceptor.accept(principal.tenant, submission)
