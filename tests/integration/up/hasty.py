@@ -1,10 +1,12 @@
-"""An ingest whose door acknowledges on receipt, before the commit: what `caudal validate` has to catch.
+"""Ingest as it must not be, for `caudal validate` to catch. A process of its own: `hasty`, or `hasty lossy`.
 
-A process of its own. All is stored, a moment later.
+Hasty, it acknowledges on receipt, before the commit; all is stored, a moment later. Lossy, it acknowledges
+each 97th message and forgets it.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +16,9 @@ from caudal.app import ingest
 from caudal.app.process import run_process
 from caudal.mqtt.ports import Inbound, Principal, settle
 from caudal.telemetry.pipeline import Pipeline
+
+EACH = 97
+_numbers = itertools.count(1)
 
 
 class Nobody:
@@ -32,6 +37,14 @@ class Hasty(Pipeline):
         super().submit([msgspec.structs.replace(message, origin=Nobody(message)) for message in batch])
 
 
+class Lossy(Pipeline):
+    def submit(self, batch: list[Inbound]) -> None:
+        numbered = [(next(_numbers), message) for message in batch]
+        settle([message for number, message in numbered if number % EACH == 0])
+        if kept := [message for number, message in numbered if number % EACH]:
+            super().submit(kept)
+
+
 if __name__ == "__main__":
-    ingest.Pipeline = Hasty  # type: ignore[misc]
+    ingest.Pipeline = Lossy if sys.argv[1:] == ["lossy"] else Hasty  # type: ignore[misc]
     sys.exit(run_process(ingest.start))

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import asyncpg
 import pytest
 
 from caudal.core.supervisor import Child
+from tests.crash.conftest import Mosquitto
 from tests.integration.up.conftest import ENVIRON, Up
 
 
@@ -95,35 +97,83 @@ async def test_a_fresh_installation_passes_and_one_without_its_database_does_not
     assert "database" in err
 
 
-@pytest.fixture
-async def hasty(up: Up) -> AsyncIterator[dict[str, str]]:
-    """Endpoints of a platform whose MQTT door acknowledges before the commit."""
-    endpoints = await up.start()
+@asynccontextmanager
+async def ingest(up: Up, endpoints: dict[str, str], *arguments: str, **more: str) -> AsyncIterator[list[str]]:
+    """Another ingest on that platform's database; gives the options that have validate use it."""
     environ = {
         **ENVIRON, "DATABASE_URL": endpoints["database_url"], "UNKNOWN_TENANTS": "register", "MQTT_PORT": "0",
-        "METRICS_PORT": "0",
+        "METRICS_PORT": "0", "STATE_DIR": str(up.directory / "other"), **more,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
     }  # fmt: skip
-    child = Child("hasty", ("hasty",), environ, up.directory / "hasty.log")
+    child = Child(arguments[0], arguments, environ, up.directory / "other.log")
     found = await child.start()
-    yield {**endpoints, **found}
-    await child.stop()
+    try:
+        yield [
+            "--database-url", endpoints["database_url"], "--http-url", endpoints["http_url"],
+            "--mqtt-url", found["mqtt_url"], "--metrics-url", found["metrics_url"],
+        ]  # fmt: skip
+    finally:
+        await child.stop()
+
+
+async def results(output: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Validate; returns the exit status and what each check came to."""
+    status, out, err = await caudal("validate", *arguments, "--json", "--output", str(output))
+    assert output.exists(), out + err
+    return status, {found["name"]: found for found in json.loads(output.read_text())["results"]}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_acknowledging_before_the_commit_is_caught(hasty: dict[str, str], tmp_path: Path) -> None:
-    output = tmp_path / "report.json"
-    status, out, err = await caudal(
-        "validate", "--database-url", hasty["database_url"], "--mqtt-url", hasty["mqtt_url"],
-        "--http-url", hasty["http_url"], "--metrics-url", hasty["metrics_url"],
-        "--only", "throughput", "--only", "latency", "--json", "--output", str(output),
-    )  # fmt: skip
-    assert status == 1, out + err
-    results: dict[str, Any] = {result["name"]: result for result in json.loads(output.read_text())["results"]}
+@pytest.mark.timeout(180)
+async def test_acknowledging_before_the_commit_is_caught_and_so_is_a_loss(up: Up, tmp_path: Path) -> None:
+    endpoints = await up.start()
+    async with ingest(up, endpoints, "hasty") as target:
+        status, found = await results(
+            tmp_path / "hasty.json", *target, "--only", "throughput", "--only", "latency"
+        )
+    assert status == 1
     # For certain, by what cannot be stored yet; and as a client sees it, reading when the PUBACK comes.
-    assert results["throughput"]["measured"]["acknowledged_while_held_back"] == 1
-    assert results["throughput"]["measured"]["not_there_at_puback"] > 0
-    assert results["latency"]["measured"]["not_there_at_puback"] > 0
-    assert results["clean-up"]["status"] == "pass"
-    assert await left(hasty["database_url"]) == {}
+    assert found["throughput"]["measured"]["acknowledged_while_held_back"] == 1
+    assert found["throughput"]["measured"]["not_there_at_puback"] > 0
+    assert found["latency"]["measured"]["not_there_at_puback"] > 0
+    assert found["clean-up"]["status"] == "pass"
+    assert await left(endpoints["database_url"]) == {}
+
+    async with ingest(up, endpoints, "hasty", "lossy") as target:
+        status, found = await results(
+            tmp_path / "lossy.json", *target, "--only", "throughput", "--only", "overall"
+        )
+    assert status == 1
+    measured = found["throughput"]["measured"]
+    # Each 97th of 2,000 or so, give or take those before and after the load.
+    assert abs(measured["lost"] - measured["sent"] / 97) <= 2
+    assert measured["acknowledged"] == measured["sent"]
+    assert found["overall"]["status"] == "fail"
+    assert await left(endpoints["database_url"]) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_behind_a_broker_its_acknowledgement_promises_less(
+    up: Up, require: Callable[[str], str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mosquitto"
+    folder.mkdir()
+    broker = Mosquitto(require("mosquitto"), folder)
+    await broker.start()
+    try:
+        endpoints = await up.start()
+        url = f"mqtt://127.0.0.1:{broker.port}"
+        async with ingest(up, endpoints, "caudal", "ingest", MQTT_URL=url) as target:
+            # Its PUBACK comes before the commit, which shows.
+            status, found = await results(tmp_path / "strict.json", *target, "--only", "latency")
+            assert status == 1
+            assert found["latency"]["measured"]["not_there_at_puback"] > 0
+            names = ("mqtt", "v1", "dead-letters", "ack-idempotency", "throughput", "latency", "overall")
+            only = [word for name in names for word in ("--only", name)]
+            status, found = await results(tmp_path / "broker.json", *target, "--broker", *only)
+            assert [one["faults"] for one in found.values() if one["faults"]] == []
+            assert status == 0
+            assert found["throughput"]["measured"]["lost"] == 0
+    finally:
+        await broker.stop()

@@ -25,6 +25,7 @@ ROWS = """
 select point_id, ts, v_num, v_bool, v_text, unit, qual, meta from ts_measure where device_id = $1
 order by point_id, ts
 """
+COMMITTED = "select coalesce(sum(messages), 0)::bigint from caudal.ledger where tenant_id = $1"
 LETTERS = "select reason, payload from ingest_errors where topic = $1 order by id"
 
 
@@ -81,12 +82,19 @@ class Context:
         if self._line is None or self._line.closed.is_set():
             self._line = await self.line("main")
         body = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
+        before = await self._committed() if self.load.broker else 0
         ack = Ack(0, 0.0)
         for _ in range(times):
             ack = await self.settled(self._line.publish(topic, body))
         if self.load.broker:
-            await asyncio.sleep(1.0)  # a broker acknowledges first and passes on then
+            # It acknowledges first and passes on then; the ledger says when the message was here.
+            await self.eventually(self._committed, lambda count: count >= before + times)
         return ack
+
+    async def _committed(self) -> int:
+        """Messages of the tenant in the ledger."""
+        count: int = await self.ground.admin.fetchval(COMMITTED, self.ground.tenant_id)
+        return count
 
     async def settled(self, future: asyncio.Future[Ack]) -> Ack:
         """The acknowledgement. Raises Failed when there is none, or a refusal."""

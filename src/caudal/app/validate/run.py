@@ -105,9 +105,7 @@ def _cleaning(kept: Sequence[Check], seconds: float, fault: str, objects: int = 
     """Cleaning up is the last check: what is left behind in production is a failure."""
     sentence = "Nothing is left of the tenant."
     if objects:
-        sentence = (
-            f"Nothing is left but {objects} objects of files, which their sweep removes within minutes."
-        )
+        sentence = f"Nothing is left but bytes of files, for their sweep within minutes: {objects}."
     return Result(
         kept[-1].number + 1, "telemetry", "clean-up", "Cleaning up", "fail" if fault else "pass",
         fault or sentence, [fault] if fault else [], {"objects_left_to_sweep": objects}, round(seconds, 2),

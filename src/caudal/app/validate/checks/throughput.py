@@ -77,5 +77,5 @@ async def run(context: Context, finding: Finding) -> None:
     watching.judge(finding)
     finding.sentence = (
         f"{len(acked) / took:.0f} messages ({len(acked) * POINTS / took:.0f} points) a second over"
-        f" {took:.1f} s, {lost} lost; {watching.looked} read at their PUBACK."
+        f" {took:.1f} s, {lost} lost; {watching.looked} read {'after' if load.broker else 'at'} their PUBACK."
     )
