@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
 from caudal.app.validate.checks import every
@@ -91,3 +95,35 @@ def test_what_could_not_run_is_2_and_one_sentence(arguments: list[str], tmp_path
     assert done.returncode == 2
     assert done.stderr.startswith("caudal: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_who_stops_it_finds_nothing_left(
+    number: signal.Signals, database_url: str, pool: asyncpg.Pool[Any]
+) -> None:
+    came = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A door that never says hello: the run is in the middle of it.
+        came.set()
+        await asyncio.Event().wait()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "caudal", "validate", "--database-url", database_url, "--mqtt-url",
+        f"mqtt://127.0.0.1:{port}", "--http-url", "http://127.0.0.1:1", "--metrics-url", "http://127.0.0.1:1",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        await asyncio.wait_for(came.wait(), 30)
+        assert await pool.fetchval("select count(*) from caudal.tenant") == 1
+        process.send_signal(number)
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        server.close()
+    assert process.returncode == 2, err
+    assert b"is removed" in err
+    assert await pool.fetchval("select count(*) from caudal.tenant") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
@@ -39,6 +40,12 @@ def chosen(only: Collection[str]) -> tuple[list[Check], list[str]]:
     return kept, [check.name for check in known if check not in kept]
 
 
+class Interrupted(CaudalError):
+    """Somebody stopped the run."""
+
+    code = "interrupted"
+
+
 async def validate(
     target: Target,
     load: Load,
@@ -50,8 +57,25 @@ async def validate(
 ) -> Report:
     """Run the checks (all, or those of these names) and clean up. `begins` and `ends` hear of each.
 
-    Raises CaudalError when nothing could be run: no database, a tenant that is somebody's.
+    Raises CaudalError when nothing could be run (no database, a tenant that is somebody's), or when it was
+    stopped.
     """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        # As Ctrl-C does: a timer or a pipeline that loses patience leaves nothing behind either.
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await _all(target, load, tenant, only, begins, ends)
+    except asyncio.CancelledError:
+        raise Interrupted("Stopped before the end; what it had made is removed.") from None
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _all(
+    target: Target, load: Load, tenant: str, only: Collection[str],
+    begins: Callable[[Check], None], ends: Callable[[Result], None],
+) -> Report:  # fmt: skip
     kept, left_out = chosen(only)
     started, began = datetime.now(UTC), perf_counter()
     async with httpx.AsyncClient(timeout=30) as http:
