@@ -44,7 +44,9 @@ def command(data: Path, demo: bool, host: str) -> None:
                 " (shown this once; change it)."
             )
         if demo:
-            console.print("Demonstration people: user_a, user_b, user_c with pass_a, pass_b, pass_c.")
+            console.print(
+                "Demonstration people: user_a, user_b, user_c with pass_a, pass_b, pass_c; `caudal chat`."
+            )
         console.print(f"These are in {platform.directory / 'endpoints.json'}. Ctrl-C stops everything.")
 
     status = run_process(start, level="warning")
