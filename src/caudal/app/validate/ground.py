@@ -7,9 +7,10 @@ letters and the sums of the ledger go together, so the ledger agrees before, whi
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -77,6 +78,8 @@ async def prepared(database_url: str, tenant: str) -> AsyncIterator[Ground]:
     Raises Unavailable (no database, or no rights in it), Conflict (the tenant is somebody's, or another run
     is under way).
     """
+    # When the database goes away the checks say so; the pool's own complaints would bury them.
+    logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL + 1)
     try:
         admin = await db.open_pool(database_url, minimum=1, maximum=4, name="caudal validate")
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
@@ -99,7 +102,9 @@ async def prepared(database_url: str, tenant: str) -> AsyncIterator[Ground]:
                 finally:
                     ground.objects = await remove(admin, number)
             finally:
-                await lock.execute("select pg_advisory_unlock(hashtext('caudal validate'))")
+                # Where the connection is gone, so is the lock; what else went wrong matters more.
+                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await lock.execute("select pg_advisory_unlock(hashtext('caudal validate'))")
     except asyncpg.InsufficientPrivilegeError as error:
         raise Unavailable(
             f"The database does not let us: {error}. Give an administrator's connection with --database-url."

@@ -36,6 +36,7 @@ class Witness:
         self._free = statements
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
+        self._error: BaseException | None = None
         self.readable: list[float] = []
         self.unseen: list[str] = []
 
@@ -55,7 +56,7 @@ class Witness:
                 self._look(self._free.pop(), device, point, at, came, done.result().seconds), name="witness"
             )
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
 
         future.add_done_callback(acknowledged)
 
@@ -72,9 +73,16 @@ class Witness:
         finally:
             self._free.append(statement)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+
     async def finished(self) -> None:
-        """Until all looks are over."""
-        await asyncio.gather(*self._tasks)
+        """Until all looks are over. Raises what one of them failed of."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
 
     def judge(self, finding: Finding) -> None:
         """Put what was seen into `finding`."""
