@@ -118,3 +118,11 @@ class Batch:
         self.heard: dict[int, int] = {}
         self.gateways: dict[int, int] = {}
         """When each device and gateway in it was last heard, by receipt: id to microseconds since 1970."""
+
+    def absorb(self, other: Batch) -> None:
+        """Take over everything of `other`, which came later."""
+        self.entries += other.entries
+        self.size += other.size
+        self.days |= other.days
+        self.heard.update(other.heard)
+        self.gateways.update(other.gateways)

@@ -21,6 +21,8 @@ from caudal.telemetry.settings import IngestSettings
 
 # What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
 OVERHEAD = 400
+# Full batches that one transaction may take, when they queue up.
+MERGED = 4
 
 
 class _Lane:
@@ -55,6 +57,9 @@ class Queue:
         self._most = max(2 * self._share, settings.ingest_queue_max // 4)
         self._light, self._heavy = _Lane(), _Lane()
         self._heavy_next = False
+        self._pace = settings.ingest_pace_ms / 1000
+        self._next_open = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._idle_express: deque[asyncio.Future[None]] = deque()
         self._by_tenant: Counter[int] = Counter()
@@ -148,8 +153,16 @@ class Queue:
     # -- writing
 
     def wake(self) -> None:
-        """Wake as many idle writers as there are batches."""
+        """Wake as many idle writers as there are batches, those that still fill in their time."""
         ready = len(self._light) + len(self._heavy)
+        if not ready or not (self._idle or self._idle_express):
+            return
+        if not (self._light.closed or self._heavy.closed):
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._next_open:
+                if self._timer is None:
+                    self._timer = loop.call_at(self._next_open, self._paced)
+                return
         for idle in (self._idle, self._idle_express):
             while ready and idle and (idle is self._idle or len(self._light)):
                 waiter = idle.popleft()
@@ -157,25 +170,54 @@ class Queue:
                     waiter.set_result(None)
                     ready -= 1
 
+    def _paced(self) -> None:
+        self._timer = None
+        self.wake()
+
     async def take(self, *, express: bool = False) -> Batch:
         """The next batch to store; for the express writer, the next of the light lane.
 
         A writer that has nothing to do takes what there is at once, so a quiet system answers in
-        milliseconds; while all are busy batches fill, so a busy one writes in full batches. A batch thus
-        never waits for its time while a connection stands idle, and `INGEST_BATCH_MS` is kept by itself.
+        milliseconds. Batches that are not full follow each other no faster than `INGEST_PACE_MS`: fifteen
+        thousand devices would otherwise make hundreds of tiny transactions a second. A full one waits for
+        nothing but a writer, and `INGEST_BATCH_MS` is kept by itself.
         """
+        loop = asyncio.get_running_loop()
         while True:
-            batch = self._light.take() if express else self._take_in_turn()
-            if batch is not None:
-                return batch
-            waiter = asyncio.get_running_loop().create_future()
+            now = loop.time()
+            lanes = (self._light,) if express else self._in_turn()
+            paced = now < self._next_open and not (self._light.closed or self._heavy.closed)
+            for lane in lanes:
+                if lane.closed:
+                    return self._merged(lane)
+                batch = None if paced else lane.take()
+                if batch is not None:
+                    self._next_open = now + self._pace
+                    return batch
+            waiter = loop.create_future()
             (self._idle_express if express else self._idle).append(waiter)
+            self.wake()
             await waiter
 
-    def _take_in_turn(self) -> Batch | None:
-        first, second = (self._heavy, self._light) if self._heavy_next else (self._light, self._heavy)
+    def _merged(self, lane: _Lane) -> Batch:
+        """The oldest full batch, and those behind it while every other writer is busy too.
+
+        A transaction has a price of its own; when batches queue up it is paid once for several.
+        """
+        batch = lane.closed.popleft()
+        settings = self._settings
+        while (
+            lane.closed
+            and not self._idle
+            and len(batch.entries) < MERGED * settings.ingest_batch_size
+            and batch.size + lane.closed[0].size <= settings.ingest_batch_bytes
+        ):
+            batch.absorb(lane.closed.popleft())
+        return batch
+
+    def _in_turn(self) -> tuple[_Lane, ...]:
         self._heavy_next = not self._heavy_next
-        return first.take() or second.take()
+        return (self._light, self._heavy) if self._heavy_next else (self._heavy, self._light)
 
     def settled(self, batch: Batch) -> None:
         """Everything in `batch` is committed and acknowledged: make room."""

@@ -23,6 +23,9 @@ class IngestSettings(msgspec.Struct, frozen=True):
     ingest_batch_ms: Annotated[
         int, setting("Milliseconds from a batch's first message to its close", ge=0)
     ] = 250
+    ingest_pace_ms: Annotated[
+        int, setting("Milliseconds between batches that are not full; the first goes at once", ge=0)
+    ] = 6
     ingest_writers: Annotated[
         int, setting("Database connections that write, beside the express one", ge=1)
     ] = 2
