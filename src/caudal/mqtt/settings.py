@@ -25,7 +25,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_sessions: int = 100_000  # with those whose client is away
     max_packet: int = 16 << 20  # so that what is merely too large reaches the dead letters
     max_partial: int = 64 << 20  # of packets that have not come whole, all connections together
-    max_held: int = 16 << 20  # read but not taken in because the sink was full; above it nobody is read
+    max_held: int = 8 << 20  # read but not taken in because the sink was full; above it nobody is read
     max_inflight: int = 1000  # unsettled messages a connection: the receive maximum of MQTT 5
     max_inflight_bytes: int = 4 << 20
     max_topic_aliases: int = 16

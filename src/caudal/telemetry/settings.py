@@ -17,7 +17,7 @@ class IngestSettings(msgspec.Struct, frozen=True):
     )
     ingest_queue_bytes: Annotated[
         int, setting("Bytes of them, payloads and rows made of them", ge=1 << 20)
-    ] = 64 << 20
+    ] = 24 << 20
     ingest_batch_size: Annotated[int, setting("Messages in a batch at most", ge=1)] = 800
     ingest_batch_bytes: Annotated[int, setting("Bytes of rows in a batch at most", ge=4096)] = 2 << 20
     ingest_batch_ms: Annotated[
