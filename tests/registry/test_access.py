@@ -88,7 +88,7 @@ def test_names_that_cannot_be_on_a_topic_open_nothing(name: str) -> None:
 
 
 def test_another_scheme_of_topics() -> None:
-    rules = Access({"telem": "fleet/dev-{device}/up", "cmd": "fleet/dev-{device}/down"})
+    rules = Access({"telem": "fleet/dev-{device}/up", "cmd": "fleet/dev-{device}/down"}, topic_tenant="acme")
     assert rules.may_publish(DEVICE, "fleet/dev-pump/up")
     assert not rules.may_publish(DEVICE, "fleet/dev-other/up")
     with pytest.raises(SettingsError):

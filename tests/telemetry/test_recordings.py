@@ -15,7 +15,7 @@ from caudal.telemetry.decode import decode
 from caudal.telemetry.model import Decoded
 from caudal.telemetry.recordings import messages, pauses, read
 from caudal.telemetry.simulation import FORMATS, Faults, fleet, publish
-from caudal.telemetry.topics import TopicTable
+from caudal.telemetry.topics import Scheme, TopicTable
 
 TOPIC = "traksense/t/s/d/telem"
 
@@ -62,7 +62,7 @@ def test_the_recordings_that_there_are(shared_dir: Path, name: str, count: int, 
 def test_every_simulated_format_is_read_as_itself(form: str) -> None:
     now = datetime(2025, 10, 7, 15, tzinfo=UTC).timestamp()
     machine = fleet(1, 1, 1)[0]
-    for topic, payload in publish(machine, "t", clock=lambda: now, form=form, count=20):
+    for topic, payload in publish(machine, "t", clock=lambda: now, topics=Scheme(), form=form, count=20):
         route = TopicTable().match(topic)
         assert route is not None
         decoded = decode(route, payload, now=int(now * 1e6), max_skew_us=10**6)
@@ -76,9 +76,13 @@ def test_faults_come_as_ordered() -> None:
     now = 1_759_851_000.0
     faults = Faults(late=0.1, duplicated=0.1, malformed=0.1, ahead=0.1)
     machines = fleet(2, 2, 3)
-    sent = list(publish(machines[0], "t", clock=lambda: now, faults=faults, seed=3, count=5000))
+    sent = list(
+        publish(machines[0], "t", clock=lambda: now, topics=Scheme(), faults=faults, seed=3, count=5000)
+    )
     again = fleet(2, 2, 3)[0]
-    assert sent == list(publish(again, "t", clock=lambda: now, faults=faults, seed=3, count=5000))
+    assert sent == list(
+        publish(again, "t", clock=lambda: now, topics=Scheme(), faults=faults, seed=3, count=5000)
+    )
     assert len(sent) == 5000
     bad = late = ahead = 0
     for _, payload in sent:

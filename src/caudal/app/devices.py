@@ -98,7 +98,7 @@ async def compose(
     broker: MosquittoSettings,
 ) -> None:
     """Add the services to `made`, and start the tasks that keep lists, files and claims going."""
-    rules = access_rules(ingest.pipeline.topics)
+    rules = access_rules(ingest.pipeline)
     release = Release(ingest)
     made.authenticator.devices = DeviceSignIn(made.pool)
     made.services.update(

@@ -25,7 +25,7 @@ from caudal.registry.door import DoorHooks
 from caudal.telemetry.batch import Batch
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import DoorSettings
-from caudal.telemetry.topics import TopicTable
+from caudal.telemetry.topics import TEMPLATES
 
 log = logs.get("doors")
 
@@ -39,9 +39,10 @@ class IngestParts(msgspec.Struct):
     metrics: Metrics
 
 
-def access_rules(topics: TopicTable) -> Access:
-    """Who may publish and subscribe where, on the topics that are in force."""
-    return Access({kind: texts[0] for kind, texts in topics.templates().items() if texts})
+def access_rules(pipeline: Pipeline) -> Access:
+    """Who may publish and subscribe where, on the topics that are in force for `pipeline`."""
+    given = pipeline.topics.templates()
+    return Access({kind: given.get(kind, ()) for kind in TEMPLATES}, topic_tenant=pipeline.topic_tenant)
 
 
 class EndpointPublisher:
@@ -73,7 +74,7 @@ async def open_endpoint(
     life: Lifecycle, doors: DoorSettings, made: IngestParts, settings: AccessSettings
 ) -> Endpoint:
     """Listen for devices."""
-    rules = access_rules(made.pipeline.topics)
+    rules = access_rules(made.pipeline)
     hooks = DoorHooks(
         made.pool, rules, open_to_all=settings.open(doors.mqtt_host),
         admin_password=settings.mqtt_admin_password,
@@ -137,7 +138,7 @@ async def open_subscriber(
         identity.release()
 
     life.on_stop("subscriber", stop)
-    _dispatch(life, made, BrokerPublisher(subscriber), access_rules(made.pipeline.topics))
+    _dispatch(life, made, BrokerPublisher(subscriber), access_rules(made.pipeline))
     return subscriber
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -15,12 +16,15 @@ from caudal.core import logs
 from caudal.core.errors import InvalidInput, Unavailable
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.readiness import announce
+from caudal.core.settings import load
 from caudal.mqtt import packets as pk
 from caudal.mqtt.loadclient import LoadError, LoadFleet, Message
 from caudal.mqtt.loadstats import Totals
 from caudal.mqtt.settings import client_tls
 from caudal.registry.settings import PeopleSettings
+from caudal.telemetry.settings import IngestSettings
 from caudal.telemetry.simulation import Faults, Machine, fleet, publish
+from caudal.telemetry.topics import Scheme
 
 log = logs.get("fleet")
 
@@ -51,6 +55,15 @@ class Summary(msgspec.Struct):
             totals.sent, totals.acked, sum(totals.refused.values()), totals.unacked, totals.resent,
             totals.reconnects, round(seconds, 2), round(totals.acked / max(seconds, 0.001), 1), p50, p95, p99,
         )  # fmt: skip
+
+
+def sources(machines: Sequence[Machine], tenant: str, scheme: Scheme, **how: Any) -> list[Iterable[Message]]:
+    """What each machine publishes; `how` as `simulation.publish` has it. Raises InvalidInput."""
+    try:
+        return [publish(machine, tenant, topics=scheme, **how) for machine in machines]
+    except ValueError as error:
+        text = str(error)
+        raise InvalidInput(f"{text[:1].upper()}{text[1:]}. Name another tenant or format.") from None
 
 
 async def connect(
@@ -153,26 +166,26 @@ DEMO_PERIOD = 5.0
 """Seconds between a device's messages from then on."""
 
 
-def _history(machine: Machine, now: float, *, ends: float = 0.0) -> Iterable[Message]:
+def _history(machine: Machine, scheme: Scheme, now: float, *, ends: float = 0.0) -> Iterable[Message]:
     """A day of it, up to `ends` seconds ago."""
     instants = iter(
         [now - age * DEMO_STEP for age in range(int(86_400 / DEMO_STEP), int(ends / DEMO_STEP), -1)]
     )
     count = int(86_400 / DEMO_STEP) - int(ends / DEMO_STEP)
-    return publish(machine, TENANT, clock=lambda: next(instants), seed=DEMO_SEED, count=count)
+    return publish(machine, TENANT, clock=lambda: next(instants), topics=scheme, seed=DEMO_SEED, count=count)
 
 
-def demo_sources(machines: Sequence[Machine], now: float) -> list[Iterable[Message]]:
+def demo_sources(machines: Sequence[Machine], scheme: Scheme, now: float) -> list[Iterable[Message]]:
     """Each machine's day of history and then what it measures; one has gone silent, one sends rubbish."""
-    sources: list[Iterable[Message]] = []
+    made: list[Iterable[Message]] = []
     for number, machine in enumerate(machines):
         if number == len(machines) - 1:
-            sources.append(_history(machine, now, ends=2 * 3600))
+            made.append(_history(machine, scheme, now, ends=2 * 3600))
             continue
         rubbish = Faults(malformed=0.02) if number == len(machines) - 2 else None
-        live = publish(machine, TENANT, clock=time.time, faults=rubbish, seed=DEMO_SEED)
-        sources.append(chain(_history(machine, now), live))
-    return sources
+        live = publish(machine, TENANT, clock=time.time, topics=scheme, faults=rubbish, seed=DEMO_SEED)
+        made.append(chain(_history(machine, scheme, now), live))
+    return made
 
 
 async def start_demo(life: Lifecycle, environ: Mapping[str, str] = os.environ) -> None:
@@ -180,7 +193,9 @@ async def start_demo(life: Lifecycle, environ: Mapping[str, str] = os.environ) -
     machines = fleet(DEMO_DEVICES, DEMO_SITES, DEMO_SEED)
     made = await connect(environ[URL_VARIABLE], [f"demo-{machine.name}" for machine in machines])
     life.on_stop("fleet", made.close)
-    for client, source in zip(made.clients, demo_sources(machines, time.time()), strict=True):
+    settings = load(IngestSettings, environ)
+    scheme = Scheme(settings.topic_templates, settings.topic_tenant)
+    for client, source in zip(made.clients, demo_sources(machines, scheme, time.time()), strict=True):
         client.feed(source)
 
     async def go() -> None:

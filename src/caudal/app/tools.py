@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,17 @@ import msgspec
 
 from caudal.app.ingest import ROLE, build_pipeline
 from caudal.core import db
-from caudal.core.errors import CaudalError
+from caudal.core.errors import CaudalError, InvalidInput
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.core.settings import load
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import IngestSettings
+from caudal.telemetry.simulation import Machine
+from caudal.telemetry.topics import Kind, Scheme
+
+KEPT = ("topic_templates", "topic_tenant")
+"""What `caudal up` keeps beside its endpoints, where it was set: tools must know it."""
 
 
 class NoInstallation(CaudalError):
@@ -39,10 +44,20 @@ class Installation:
         self._data = data
         self._environ = environ
 
+    @property
+    def _path(self) -> Path:
+        return (self._data or Path("data")) / "endpoints.json"
+
+    def _kept(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
     def _endpoint(self, name: str, variable: str) -> str:
         if self._data is None and (named := self._environ.get(variable)):
             return named
-        path = (self._data or Path("data")) / "endpoints.json"
+        path = self._path
         try:
             found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
         except FileNotFoundError:
@@ -77,12 +92,31 @@ class Installation:
         return self._endpoint("metrics_url", "METRICS_URL")
 
     @property
+    def scheme(self) -> Scheme:
+        """Its topics. Raises SettingsError.
+
+        What `caudal up` was given is in its endpoints.json; elsewhere TOPIC_TEMPLATES and TOPIC_TENANT say.
+        """
+        settings = self.ingest_settings
+        return Scheme(settings.topic_templates, settings.topic_tenant)
+
+    def topic(self, kind: Kind, *, tenant: str, **levels: str) -> str:
+        """Where a device of `tenant` publishes. Raises InvalidInput, SettingsError."""
+        try:
+            return self.scheme.build(kind, tenant=tenant, **levels)
+        except ValueError as error:
+            raise InvalidInput(f"{str(error)[:1].upper()}{str(error)[1:]}. Give other names.") from None
+
+    @property
     def ingest_settings(self) -> IngestSettings:
         """As ingest of that installation has them, so far as one can know from outside."""
         overrides: dict[str, Any] = {"ingest_writers": 1}
         if "UNKNOWN_TENANTS" not in self._environ and "DATABASE_URL" not in self._environ:
             # What `caudal up` runs with.
             overrides["unknown_tenants"] = "register"
+        for name in KEPT:
+            if name.upper() not in self._environ and (kept := self._kept().get(name)):
+                overrides[name] = kept
         return load(IngestSettings, self._environ, **overrides)
 
 
@@ -120,3 +154,32 @@ async def own_pipeline(installation: Installation) -> AsyncIterator[tuple[asyncp
         await pipeline.drained()
     finally:
         await life.stop()
+
+
+_GATEWAYS = """
+with owner as (
+  insert into caudal.tenant(name) values ($1) on conflict (name) do update set name = excluded.name
+  returning id
+)
+insert into caudal.gateway(tenant_id, code, mac, name, capacity)
+select owner.id, upper(m.name), m.mac, m.name, 32 from owner, unnest($2::text[], $3::text[]) as m(name, mac)
+on conflict do nothing
+"""
+
+
+async def register_gateways(installation: Installation, tenant: str, machines: Sequence[Machine]) -> None:
+    """Make the machines' boxes known: a MAC that nobody registered belongs to nobody."""
+    async with connected(installation) as connection:
+        names, macs = [machine.name for machine in machines], [machine.mac for machine in machines]
+        await connection.execute(_GATEWAYS, tenant, names, macs)
+        others = await connection.fetchval(
+            "select count(*) from caudal.gateway g join caudal.tenant t on t.id = g.tenant_id"
+            " where g.mac = any($1) and t.name <> $2",
+            macs,
+            tenant,
+        )
+    if others:
+        raise InvalidInput(
+            f"{others} of the simulated gateways belong to another tenant: a MAC is one tenant's alone."
+            " Name that tenant with --tenant."
+        )

@@ -15,6 +15,7 @@ import msgspec
 
 from caudal.app.demo import prepare, register_fleet, reserve
 from caudal.app.part import Part
+from caudal.app.tools import KEPT
 from caudal.core import db, logs
 from caudal.core.errors import CaudalError
 from caudal.core.lifecycle import Lifecycle
@@ -130,9 +131,11 @@ class Platform:
         say(f"Starting {', '.join(part.name for part in rest)}")
         found.update(await self._start_parts(life, rest, environ))
         if "mqtt_url" in found and "MQTT_URL" not in self._environ:
-            found["mqtt_url"] = _with_credentials(found["mqtt_url"], "admin", kept.mqtt_password)
+            found["mqtt_url"] = _with_credentials(found["mqtt_url"], "admin", environ["MQTT_ADMIN_PASSWORD"])
         self.endpoints = found
-        _write_private(ready, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        # Tools have no other way to learn which topics this installation was told to use.
+        told = {name: text for name in KEPT if (text := self._environ.get(name.upper()))}
+        _write_private(ready, msgspec.json.format(msgspec.json.encode({**found, **told}), indent=2) + b"\n")
         life.on_stop("endpoints.json", _remover(ready))
 
     async def _first_people(self, database_url: str) -> OneTimeSecret | None:

@@ -12,7 +12,6 @@ from caudal.app.tools import Installation
 from caudal.cli._tools import data_option, json_option, progress, run
 from caudal.cli.simulate import report
 from caudal.telemetry import recordings
-from caudal.telemetry.topics import TopicTable
 
 
 @click.command()
@@ -42,11 +41,9 @@ def command(
     with file.open(newline="", encoding="utf-8-sig") as lines:
         rows = list(recordings.read(lines, where, time_column=time_column))[:limit]
     name = device or file.stem
-    try:
-        topic = TopicTable().build("telem", tenant=tenant, site=site, device=name)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    target = url or Installation(data).mqtt_url
+    installation = Installation(data)
+    topic = installation.topic("telem", tenant=tenant, site=site, device=name)
+    target = url or installation.mqtt_url
     source = recordings.messages(rows, topic)
     with progress(f"Publishing {file.name}") as hear:
 

@@ -10,7 +10,7 @@ import click
 
 from caudal.app import fleet
 from caudal.app.process import run_process
-from caudal.app.tools import Installation
+from caudal.app.tools import Installation, register_gateways
 from caudal.cli._tools import data_option, json_option, print_json, print_table, progress, run
 from caudal.telemetry import simulation
 
@@ -43,26 +43,28 @@ def command(
 ) -> None:  # fmt: skip
     """Publish as a fleet of devices, and say what was acknowledged and how soon.
 
-    Parts are from 0 to 1: --malformed 0.02 spoils one message in fifty. Exits with 1 when something was not
+    Parts are from 0 to 1: --malformed 0.02 spoils one message in fifty. With --format leituras the devices
+    are gateways, which are registered first (with --url: which must be). Exits with 1 when something was not
     acknowledged.
     """
     if demo:
         sys.exit(run_process(fleet.start_demo))
     if count is None and seconds is None:
         count = 100
+    installation = Installation(data)
     machines = simulation.fleet(devices, sites, seed)
     faults = simulation.Faults(late=late, duplicated=duplicated, malformed=malformed, ahead=ahead)
-    sources = [
-        simulation.publish(
-            machine, tenant, clock=time.time, form=form, points=points, faults=faults, seed=seed, count=count
-        )
-        for machine in machines
-    ]
+    sources = fleet.sources(
+        machines, tenant, installation.scheme, clock=time.time, form=form, points=points, faults=faults,
+        seed=seed, count=count,
+    )  # fmt: skip
+    if form == "leituras" and url is None:
+        run(register_gateways(installation, tenant, machines))
     total = count * devices if count is not None else int((rate or 0) * (seconds or 0)) or None
     with progress("Publishing") as hear:
         summary = run(
             fleet.run(
-                url or Installation(data).mqtt_url, [f"sim-{seed}-{m.name}" for m in machines], sources,
+                url or installation.mqtt_url, [f"sim-{seed}-{m.name}" for m in machines], sources,
                 rate=rate, seconds=seconds, qos=qos, progress=hear, total=total,
             )
         )  # fmt: skip

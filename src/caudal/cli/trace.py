@@ -36,11 +36,13 @@ def command(
         raise click.UsageError("--payload needs the --topic that it came on.")
 
     async def work() -> trace.Trace:
-        async with connected(Installation(data)) as connection:
+        installation = Installation(data)
+        scheme = installation.scheme
+        async with connected(installation) as connection:
             if payload is not None:
-                return await trace.by_payload(connection, topic or "", payload.read())
+                return await trace.by_payload(connection, scheme, topic or "", payload.read())
             return await trace.by_time(
-                connection, topic=topic, tenant=tenant, device=device, since=since,
+                connection, scheme, topic=topic, tenant=tenant, device=device, since=since,
                 until=until or datetime.now(UTC), limit=limit,
             )  # fmt: skip
 

@@ -15,7 +15,7 @@ filter of topics; a device's site is data, not identity (its name is unique in t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -126,18 +126,42 @@ def addressable(name: str) -> bool:
 
 
 class Access:
-    """The rules, for one scheme of topics."""
+    """The rules, for one scheme of topics: a template, or several, or none, for each kind.
 
-    def __init__(self, topics: Mapping[str, str] = TOPICS) -> None:
-        self.topics = {**TOPICS, **topics}
-        for kind, template in self.topics.items():
-            for level in template.split("/"):
+    Topics whose template names neither tenant nor MAC are those of `topic_tenant`, and open to it alone.
+    """
+
+    def __init__(
+        self, topics: Mapping[str, str | Sequence[str]] = TOPICS, *, topic_tenant: str = "default"
+    ) -> None:
+        self.topics: dict[str, tuple[str, ...]] = {
+            kind: (given,) if isinstance(given, str) else tuple(given)
+            for kind, given in {**TOPICS, **topics}.items()
+        }
+        self.topic_tenant = topic_tenant
+        for kind, templates in self.topics.items():
+            for level in (level for template in templates for level in template.split("/")):
                 if "{site}" in level and level != "{site}":
                     raise SettingsError(f"Topic {kind}: {{site}} must be a whole level, not {level!r}.")
 
-    def filter(self, kind: str, **levels: str | None) -> str | None:
-        """The filter of a kind of topic; levels not given are `+`. None when a name cannot be on a topic."""
-        made = self.topics[kind]
+    def filters(self, kind: str, **levels: str | None) -> tuple[str, ...]:
+        """The filters of a kind of topic, in order; levels not given are `+`.
+
+        Empty when there is no template, when a name cannot be on a topic, and for topics of another tenant.
+        """
+        found = (self._filter(template, levels) for template in self.topics[kind])
+        return tuple(dict.fromkeys(made for made in found if made is not None))
+
+    def topic(self, kind: str, **levels: str) -> str | None:
+        """The topic of a kind by the first template that takes these names; None when none does."""
+        return next((made for made in self.filters(kind, **levels) if "+" not in made), None)
+
+    def _filter(self, template: str, levels: Mapping[str, str | None]) -> str | None:
+        tenant = levels.get("tenant")
+        nobodys = "{tenant}" not in template and "{mac}" not in template
+        if nobodys and tenant is not None and tenant != self.topic_tenant:
+            return None
+        made = template
         for field in ("tenant", "site", "device", "mac"):
             value = levels.get(field)
             if value is None:
@@ -150,11 +174,13 @@ class Access:
 
     def site_in(self, kind: str, pattern: str) -> str | None:
         """The site that a topic of this kind names; None for a wildcard, or a template without a site."""
-        levels, found = self.topics[kind].split("/"), pattern.split("/")
-        if "{site}" not in levels or len(levels) != len(found):
-            return None
-        site = found[levels.index("{site}")]
-        return site if addressable(site) and site != "-" else None
+        found = pattern.split("/")
+        for template in self.topics[kind]:
+            levels = template.split("/")
+            if "{site}" in levels and len(levels) == len(found) and covers(_open(levels), pattern):
+                site = found[levels.index("{site}")]
+                return site if addressable(site) and site != "-" else None
+        return None
 
     def grants(self, client: Client) -> Grants:
         """What `client` may do."""
@@ -167,33 +193,40 @@ class Access:
             return Grants(self._all(DEVICE_PUBLISHES, levels), self._all(DEVICE_SUBSCRIBES, levels))
         if client.role == "gateway":
             return self._gateway(client)
-        # Readings carry a MAC and no tenant: only who works for all of them sees them on the wire.
-        bound = client.tenant is not None
-        kinds = tuple(kind for kind in TELEMETRY if not (bound and "{tenant}" not in self.topics[kind]))
-        commands = tuple(kind for kind in COMMANDS if not (bound and "{tenant}" not in self.topics[kind]))
         return Grants(
-            self._all(commands, levels) if client.role == "backend" else (), self._all(kinds, levels)
+            self._seen(client, COMMANDS) if client.role == "backend" else (), self._seen(client, TELEMETRY)
         )
+
+    def _seen(self, client: Client, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        # Readings carry a MAC and no tenant: only who works for all of them sees them on the wire.
+        found = (
+            self._filter(template, {"tenant": client.tenant})
+            for kind in kinds
+            for template in self.topics[kind]
+            if client.tenant is None or "{tenant}" in template
+        )
+        return tuple(dict.fromkeys(made for made in found if made is not None))
 
     def _gateway(self, client: Client) -> Grants:
         if client.mac is None:
             return Grants()
-        publish: list[str] = []
-        for kind in GATEWAY_PUBLISHES:
-            if "{mac}" in self.topics[kind]:
-                # Boxes in the field spell it either way.
-                for mac in (client.mac, client.mac.upper()):
-                    publish.extend(self._all((kind,), {"mac": mac}))
+        # Boxes in the field spell it either way.
+        spellings = (client.mac, client.mac.upper())
+        where = {"tenant": client.tenant, "site": client.site}
+        publish: list[str | None] = []
+        for template in (template for kind in GATEWAY_PUBLISHES for template in self.topics[kind]):
+            if "{mac}" in template:
+                publish.extend(self._filter(template, {"mac": mac}) for mac in spellings)
             elif client.tenant is not None and client.site is not None:
-                publish.extend(self._all((kind,), {"tenant": client.tenant, "site": client.site}))
-        subscribe: list[str] = []
-        for mac in (client.mac, client.mac.upper()):
-            subscribe.extend(self._all(GATEWAY_SUBSCRIBES, {"mac": mac}))
-        return Grants(tuple(dict.fromkeys(publish)), tuple(dict.fromkeys(subscribe)))
+                publish.append(self._filter(template, where))
+        subscribe = [made for mac in spellings for made in self._all(GATEWAY_SUBSCRIBES, {"mac": mac})]
+        return Grants(
+            tuple(dict.fromkeys(made for made in publish if made is not None)),
+            tuple(dict.fromkeys(subscribe)),
+        )
 
     def _all(self, kinds: tuple[str, ...], levels: Mapping[str, str | None]) -> tuple[str, ...]:
-        found = (self.filter(kind, **levels) for kind in kinds)
-        return tuple(dict.fromkeys(made for made in found if made is not None))
+        return tuple(dict.fromkeys(made for kind in kinds for made in self.filters(kind, **levels)))
 
     def may_publish(self, client: Client, topic: str) -> bool:
         """Whether `client` may publish on `topic`."""
@@ -202,6 +235,11 @@ class Access:
     def may_subscribe(self, client: Client, pattern: str) -> bool:
         """Whether everything that `pattern` takes in lies within what `client` may see."""
         return any(covers(grant, pattern) for grant in self.grants(client).subscribe)
+
+
+def _open(levels: Sequence[str]) -> str:
+    """A template's levels as a filter that takes in all of its topics."""
+    return "/".join("+" if "{" in level else level for level in levels)
 
 
 def covers(grant: str, pattern: str) -> bool:

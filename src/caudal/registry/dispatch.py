@@ -124,20 +124,21 @@ class Dispatcher:
         while self._flying:
             await asyncio.wait(self._flying)
 
-    def _topic(self, tenant: str, address: Any) -> str | None:
-        """The device's own topic, or its gateway's where its name cannot stand on one."""
+    def _topics(self, tenant: str, address: Any) -> tuple[str, ...]:
+        """The device's own topics, or its gateway's where its name cannot stand on one."""
         device, mac = address["device"], address["mac"]
         if device is not None and addressable(device):
             site = address["site"] if addressable(address["site"]) else "-"
-            return self._rules.filter("cmd", tenant=tenant, site=site, device=device)
-        return None if mac is None else self._rules.filter("meter_cmd", mac=mac)
+            return self._rules.filters("cmd", tenant=tenant, site=site, device=device)
+        return () if mac is None else self._rules.filters("meter_cmd", mac=mac)
 
     async def _send(self, row: Any, address: Any) -> None:
-        topic = self._topic(row["tenant"], address)
-        if topic is None:
+        topics = self._topics(row["tenant"], address)
+        if not topics:
             await self._pool.execute(
                 "update caudal.command set status = 'failed', next_at = null, settled_at = now(),"
-                " error = 'the device has a name that cannot stand on a topic' where id = $1",
+                " error = 'no topic for commands takes in the device, or its name cannot stand on one'"
+                " where id = $1",
                 row["id"],
             )
             return
@@ -146,7 +147,10 @@ class Dispatcher:
         expiry = int(min(row["ack_seconds"], (row["expires_at"] - datetime.now(UTC)).total_seconds()))
         try:
             async with asyncio.timeout(row["ack_seconds"]):
-                taken = await self._publisher.publish(topic, body, expiry=max(1, expiry))
+                # Where there are several schemes, which one the device listens to is for it to know.
+                taken = False
+                for topic in topics:
+                    taken = taken or await self._publisher.publish(topic, body, expiry=max(1, expiry))
             why = "nobody is subscribed to the device's commands"
         except TimeoutError:
             taken, why = False, "the device did not take it in time"

@@ -103,6 +103,11 @@ class Pipeline:
         self.queue.check()
 
     @property
+    def topic_tenant(self) -> str:
+        """Whose the topics are that name no tenant."""
+        return self._settings.topic_tenant
+
+    @property
     def messages(self) -> int:
         """In flight: received and not yet settled."""
         return self.queue.messages
@@ -154,7 +159,7 @@ class Pipeline:
                 sentence = f"no gateway has the MAC {route.mac}; register it first"
                 self._refuse(message, route, Dead("unknown_device", sentence))
             return
-        tenant, name = route.tenant or self._settings.topic_tenant, route.device or ""
+        tenant, name = route.tenant or self.topic_tenant, route.device or ""
         device = directory.device(tenant, name)
         if device is not None:
             self._decode(message, turn, route, device.tenant, device.zone, device, None)

@@ -11,10 +11,11 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from caudal.telemetry.topics import TopicTable
+from caudal.telemetry.topics import Kind, Scheme
 
 DAY: Final = 86_400.0
 Message: TypeAlias = tuple[str, bytes]
+Maker: TypeAlias = Callable[["Machine", float, Mapping[str, Any], int], object]
 
 FAULTS: Final[Mapping[str, str]] = {
     "late": "measured an hour to a year ago",
@@ -39,6 +40,8 @@ class Machine:
     def __init__(self, site: int, number: int, seed: int) -> None:
         self.name = f"chiller-{number:04}"
         self.site = f"site-{site:02}"
+        # Locally administered, so that it is no real box's.
+        self.mac = "02:ca:" + number.to_bytes(4, "big").hex(":")
         self._chance = random.Random(f"{seed}/{site}/{number}")  # noqa: S311 - guards nothing
         self._level = self._chance.uniform(4.0, 9.0)
         self._swing = self._chance.uniform(1.0, 3.0)
@@ -120,12 +123,28 @@ def _je02(machine: Machine, at: float, values: Mapping[str, Any], points: int) -
     return {"DATA": {**data, "VAR1": 550, "WRSSI": -64, "UPTIME": int(at) % 10**6, "CNTSERR": 0, "RELE": 0}}
 
 
-FORMATS: Final[Mapping[str, tuple[str, Callable[[Machine, float, Mapping[str, Any], int], object]]]] = {
+def _leituras(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    listed = [
+        {"dispositivo_codigo": name, "valor": value, "unidade": UNITS[name]}
+        for name, value in values.items()
+        if name in UNITS
+    ]
+    level = values["temp_water"]
+    extra = [
+        {"dispositivo_codigo": f"M{n}", "valor": round(level + n / 7, 3), "unidade": "kWh"}
+        for n in range(points - len(listed))
+    ]
+    return {"gateway_mac": machine.mac, "timestamp": moment, "leituras": (listed + extra)[:points]}
+
+
+FORMATS: Final[Mapping[str, tuple[Kind, Maker]]] = {
     "v1": ("telem", _v1),
     "parsec_v1": ("telem", _parsec),
     "je02_v1": ("telem", _je02),
     "senml": ("asset", _senml),
     "sensors": ("asset", _sensors),
+    "leituras": ("meter", _leituras),
 }
 """Formats that can be simulated: the kind of topic, and the maker of the payload's document."""
 
@@ -135,6 +154,7 @@ def publish(
     tenant: str,
     *,
     clock: Callable[[], float],
+    topics: Scheme,
     form: str = "v1",
     points: int = 6,
     faults: Faults | None = None,
@@ -143,12 +163,22 @@ def publish(
 ) -> Iterator[Message]:
     """What `machine` publishes, one message each time it is asked, measured when `clock` (Unix seconds) says.
 
-    `count` ends it after so many messages; with the same seed and clock it is the same again.
+    `count` ends it after so many messages; with the same seed and clock it is the same again. Raises
+    ValueError when `topics` has none for the format, or a name cannot stand on it.
     """
-    chance = random.Random(f"{seed}/{machine.site}/{machine.name}")  # noqa: S311 - guards nothing
-    faults = faults or Faults()
     kind, make = FORMATS[form]
-    topic = TopicTable().build(kind, tenant=tenant, site=machine.site, device=machine.name)  # type: ignore[arg-type]
+    topic = topics.build(kind, tenant=tenant, site=machine.site, device=machine.name, mac=machine.mac)
+    return _messages(
+        machine, topic, make, clock, points, faults or Faults(),
+        random.Random(f"{seed}/{machine.site}/{machine.name}"),  # noqa: S311 - guards nothing
+        count,
+    )  # fmt: skip
+
+
+def _messages(
+    machine: Machine, topic: str, make: Maker, clock: Callable[[], float], points: int, faults: Faults,
+    chance: random.Random, count: int | None,
+) -> Iterator[Message]:  # fmt: skip
     sent = 0
     before = 0.0
     while count is None or sent < count:

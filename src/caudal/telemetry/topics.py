@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import msgspec
 
+from caudal.core.errors import SettingsError
 from caudal.telemetry.model import NAME_MAX
 
 Kind: TypeAlias = Literal["telem", "ack", "event", "cmd", "meter", "meter_cmd", "asset"]
@@ -45,8 +46,11 @@ class Route(msgspec.Struct, frozen=True):
     mac: str | None = None
 
 
-class TemplateError(ValueError):
+class TemplateError(SettingsError):
     """A topic template in the settings cannot be used; the message says why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"TOPIC_TEMPLATES: {why}. See docs/mqtt.md.")
 
 
 class _Level(msgspec.Struct, frozen=True):
@@ -216,3 +220,33 @@ def templates_from(text: str) -> dict[str, str | list[str]]:
 def topic_table(text: str = "") -> TopicTable:
     """The table for a setting's text; the same text gives the same table."""
     return TopicTable(templates_from(text))
+
+
+class Scheme:
+    """The topics of an installation for people and tools: every topic that has a tenant is said to have it.
+
+    `templates` is the text of the setting, "" for the usual ones; topics whose template names neither tenant
+    nor MAC are `topic_tenant`'s. Raises TemplateError.
+    """
+
+    def __init__(self, templates: str = "", topic_tenant: str = "default") -> None:
+        self.table = topic_table(templates)
+        self._topic_tenant = topic_tenant
+
+    def match(self, topic: str) -> Route | None:
+        """The route of a topic, with its tenant; a MAC's is in the registry alone."""
+        route = self.table.match(topic)
+        if route is None or route.tenant is not None or route.mac is not None:
+            return route
+        return msgspec.structs.replace(route, tenant=self._topic_tenant)
+
+    def build(self, kind: Kind, *, tenant: str, **levels: str) -> str:
+        """The topic on which a device of `tenant` publishes.
+
+        Raises ValueError when there is none, when a name cannot stand on it, and when it is another tenant's.
+        """
+        topic = self.table.build(kind, tenant=tenant, **levels)
+        route = self.match(topic)
+        if route is not None and route.tenant not in (tenant, None):
+            raise ValueError(f"topic {topic!r} is tenant {route.tenant!r}'s (TOPIC_TENANT), not {tenant!r}'s")
+        return topic

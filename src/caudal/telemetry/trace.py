@@ -17,7 +17,7 @@ from caudal.telemetry.decode import decode
 from caudal.telemetry.model import Decoded
 from caudal.telemetry.others import digest, instant
 from caudal.telemetry.storage import now_us
-from caudal.telemetry.topics import Route, TopicTable
+from caudal.telemetry.topics import Route, Scheme
 
 # When a row's transaction was committed; null where the server does not keep track, or no longer knows.
 COMMITTED = """
@@ -115,11 +115,11 @@ class Trace(msgspec.Struct):
 
 
 async def by_time(
-    connection: Any, *, topic: str | None, tenant: str | None, device: str | None, since: datetime,
-    until: datetime, limit: int = 200,
+    connection: Any, scheme: Scheme, *, topic: str | None, tenant: str | None, device: str | None,
+    since: datetime, until: datetime, limit: int = 200,
 ) -> Trace:  # fmt: skip
     """What was received from `since` to `until`, on `topic`, or from `device` of `tenant`."""
-    route = TopicTable().match(topic) if topic is not None else None
+    route = scheme.match(topic) if topic is not None else None
     if route is not None:
         tenant, device = tenant or route.tenant, device or route.device
     found = Trace(topic)
@@ -143,13 +143,13 @@ async def by_time(
     return found
 
 
-async def by_payload(connection: Any, topic: str, payload: bytes) -> Trace:
+async def by_payload(connection: Any, scheme: Scheme, topic: str, payload: bytes) -> Trace:
     """What became of the message with these bytes on this topic, whenever it came."""
     found = Trace(topic)
     mark = digest(topic, payload)
     found.letters = _dicts(await connection.fetch(LETTERS + " where digest = $1 order by id", mark))
     found.held = _dicts(await connection.fetch(HELD + " where digest = $1 order by id", mark))
-    route = TopicTable().match(topic)
+    route = scheme.match(topic)
     if route is not None:
         await _look_up(connection, found, route, payload, mark)
     instants = [row.received for row in found.rows]

@@ -18,12 +18,12 @@ from .conftest import MakePipeline
 from .test_submit import ANYONE, v1
 
 
-async def caudal(url: str, *words: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of `caudal words`."""
+async def caudal(url: str, *words: str, stdin: bytes = b"", **environ: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `caudal words`; `environ` beside the usual."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "caudal", *words, stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "DATABASE_URL": url, "UNKNOWN_TENANTS": "register", "COLUMNS": "200"},
+        env={**os.environ, "DATABASE_URL": url, "UNKNOWN_TENANTS": "register", "COLUMNS": "200", **environ},
     )  # fmt: skip
     out, err = await process.communicate(stdin)
     assert process.returncode is not None
@@ -114,3 +114,39 @@ async def test_simulate_and_replay(
     status, _, err = await caudal(database_url, "simulate", "--url", "mqtt://127.0.0.1:1")
     assert status == 2
     assert "Is it up" in err
+
+
+async def test_a_fleet_of_gateways(endpoint: Endpoint, pool: asyncpg.Pool[Any], database_url: str) -> None:
+    words = ("--devices", "3", "--count", "5", "--format", "leituras", "--tenant", "acme", "--json")
+    url = f"mqtt://127.0.0.1:{endpoint.port}"
+    status, out, err = await caudal(database_url, "simulate", *words, MQTT_URL=url)
+    assert status == 0, err
+    assert json.loads(out)["acked"] == 15
+    assert await pool.fetchval("select count(*) from tds_new_leitura_dispositivo") == 15 * 6
+    assert await pool.fetchval("select count(*) from caudal.dead_letter") == 0
+    status, _, err = await caudal(database_url, "simulate", *words, "--tenant", "rival", MQTT_URL=url)
+    assert status == 2
+    assert "another tenant" in err
+
+
+async def test_tools_use_the_topics_in_force(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], database_url: str, tmp_path: Path
+) -> None:
+    scheme = {"TOPIC_TEMPLATES": "telem=fleet/{device}/up", "TOPIC_TENANT": "acme"}
+    pipeline = await make_pipeline(topic_templates=scheme["TOPIC_TEMPLATES"], topic_tenant="acme")
+    _, payload, _ = v1("a", 1, ("t", 1))
+    await submit(pipeline, [("fleet/a/up", payload, ANYONE)])
+    message = tmp_path / "m.json"
+    message.write_bytes(payload)
+    for words in (("--payload", str(message)), ()):
+        status, out, err = await caudal(
+            database_url, "trace", "--topic", "fleet/a/up", "--json", *words, **scheme
+        )
+        assert status == 0, err
+        assert [row["tenant"] for row in json.loads(out)["rows"]] == ["acme"]
+    status, _, err = await caudal(database_url, "simulate", "--tenant", "rival", **scheme)
+    assert status == 2
+    assert "TOPIC_TENANT" in err
+    status, _, err = await caudal(database_url, "trace", "--topic", "x", TOPIC_TEMPLATES="telem=no")
+    assert status == 2
+    assert "TOPIC_TEMPLATES" in err

@@ -12,6 +12,7 @@ import pytest
 from caudal.core.errors import InvalidInput
 from caudal.telemetry import trace
 from caudal.telemetry.submit import submit
+from caudal.telemetry.topics import Scheme
 
 from .conftest import MakePipeline
 from .test_cli import caudal
@@ -24,7 +25,7 @@ async def test_by_payload(make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]) 
     pipeline = await make_pipeline()
     topic, payload, _ = v1("a", 1, ("t", 1.25), ("bad", "warm"), ("u", 2))
     await submit(pipeline, [(topic, payload, ANYONE)])
-    found = await trace.by_payload(pool, topic, payload)
+    found = await trace.by_payload(pool, Scheme(), topic, payload)
     assert [(row.point, row.value, row.same) for row in sorted(found.rows, key=lambda r: r.point)] == [
         ("t", 1.25, True), ("u", 2.0, True),
     ]  # fmt: skip
@@ -34,10 +35,10 @@ async def test_by_payload(make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]) 
     assert sum(line["messages"] for line in found.ledger) == 1
     # Another value for the same instants: what came first is there.
     other = v1("a", 1, ("t", 7), ("v", 1))
-    found = await trace.by_payload(pool, other[0], other[1])
+    found = await trace.by_payload(pool, Scheme(), other[0], other[1])
     assert [(row.point, row.same) for row in found.rows] == [("t", False)]
     assert len(found.missing) == 1
-    nothing = await trace.by_payload(pool, "else/where", b"{")
+    nothing = await trace.by_payload(pool, Scheme(), "else/where", b"{")
     assert nothing.verdict.startswith("Nothing")
 
 
@@ -47,8 +48,8 @@ async def test_acks_and_events(make_pipeline: MakePipeline, pool: asyncpg.Pool[A
     body = {"schema": "v1", "event_type": "door", "ts": "2025-10-07T15:30:00Z"}
     event = ("traksense/acme/plant/a/event", json.dumps(body).encode())
     await submit(pipeline, [(*ack, ANYONE), (*event, ANYONE)])
-    assert [x["kind"] for x in (await trace.by_payload(pool, *ack)).others] == ["ack"]
-    assert [x["kind"] for x in (await trace.by_payload(pool, *event)).others] == ["event"]
+    assert [x["kind"] for x in (await trace.by_payload(pool, Scheme(), *ack)).others] == ["ack"]
+    assert [x["kind"] for x in (await trace.by_payload(pool, Scheme(), *event)).others] == ["event"]
 
 
 async def test_by_time(make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], database_url: str) -> None:
@@ -58,12 +59,12 @@ async def test_by_time(make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], dat
     span = {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}
     for named in ({"topic": TOPIC, "tenant": None, "device": None},
                   {"topic": None, "tenant": "acme", "device": "a"}):  # fmt: skip
-        found = await trace.by_time(pool, **named, **span)
+        found = await trace.by_time(pool, Scheme(), **named, **span)
         assert [row.device for row in found.rows] == ["a"]
         assert len(found.letters) == 1
         assert found.ledger
     with pytest.raises(InvalidInput):
-        await trace.by_time(pool, topic=None, tenant="acme", device=None, **span)
+        await trace.by_time(pool, Scheme(), topic=None, tenant="acme", device=None, **span)
     status, out, err = await caudal(database_url, "trace", "--topic", TOPIC, "--json")
     assert status == 0, err
     assert "1 stored; 1 dead letters" in json.loads(out)["verdict"]
@@ -79,7 +80,7 @@ async def test_commit_instants_where_the_server_keeps_them(
 ) -> None:
     pipeline = await make_pipeline()
     await submit(pipeline, [v1("a", 1, ("t", 1))])
-    row = (await trace.by_payload(pool, *v1("a", 1, ("t", 1))[:2])).rows[0]
+    row = (await trace.by_payload(pool, Scheme(), *v1("a", 1, ("t", 1))[:2])).rows[0]
     if await pool.fetchval("select current_setting('track_commit_timestamp')") == "on":
         assert row.committed is not None
         assert row.committed >= row.received

@@ -169,7 +169,7 @@ class _Rights:
         if route.mac is not None:
             mine = route.mac in self._macs
             return None if mine else Fault("unknown_device", "no gateway of this account has that MAC")
-        if route.tenant is not None and route.tenant != principal.tenant:
+        if (route.tenant or self._rules.topic_tenant) != principal.tenant:
             return Fault("unknown_tenant", "the topic is of another account than the credentials")
         return None
 
@@ -217,7 +217,9 @@ async def ingest_device(
     for name in (device, site, principal.tenant):
         if not access.addressable(name):
             raise InvalidInput("A name of tenant, site or device cannot stand on a topic.")
-    topic = rules.topics["telem"].format(tenant=principal.tenant, site=site, device=device, mac="")
+    topic = rules.topic("telem", tenant=principal.tenant, site=site, device=device)
+    if topic is None:
+        raise InvalidInput("No topic of this installation is for telemetry of a device of this account.")
     return await _own(request, topic, pipeline, principal, rules, door)
 
 
@@ -235,7 +237,9 @@ async def ingest_gateway(
     known = access.split_mac(mac)
     if known is None:
         raise InvalidInput("mac: write it as aa:bb:cc:dd:ee:ff.")
-    topic = rules.topics["meter"].format(tenant="", site="", device="", mac=known)
+    topic = rules.topic("meter", mac=known)
+    if topic is None:
+        raise InvalidInput("No topic of this installation is for readings of a gateway.")
     return await _own(request, topic, pipeline, principal, rules, door)
 
 
@@ -318,7 +322,7 @@ async def test_payload(
     route = topics.match(item.topic)
     if route is None:
         return TestResult(None, [], [Fault("topic", topics.explain(item.topic))])
-    if route.tenant is not None and route.tenant != principal.tenant:
+    if route.mac is None and (route.tenant or ingest_settings.topic_tenant) != principal.tenant:
         raise Forbidden("The topic is of another account than yours.")
     async with door.read() as connection:
         bound, zone = await _binding(connection, route)

@@ -19,7 +19,7 @@ from caudal.registry.permissions import Action
 from caudal.telemetry import dead_letters as service
 from caudal.telemetry.decode import decode
 from caudal.telemetry.model import Decoded, Reject
-from caudal.telemetry.topics import TopicTable
+from caudal.telemetry.pipeline import Pipeline
 from caudal.web.console import forms
 from caudal.web.console.filters import number
 from caudal.web.console.view import View
@@ -33,7 +33,6 @@ STATUSES: tuple[service.Status, ...] = ("open", "replayed", "discarded")
 BATCH = 1000
 # A payload longer than this is shown in part: nobody reads a megabyte.
 SHOWN = 20_000
-TOPICS = TopicTable()
 
 
 class Excerpt(msgspec.Struct, frozen=True):
@@ -142,16 +141,21 @@ async def fix(
 
 @post("/dead-letters/{letter_id:int}/try", guards=[requires(Action.TELEMETRY_TEST)], status_code=200)
 async def attempt(
-    request: Request[Any, Any, Any], letter_id: FromPath[int], view: Given[View], door: Database
+    request: Request[Any, Any, Any],
+    letter_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    pipeline: Given[Pipeline],
 ) -> Response[str]:
-    """What the payload in the form would become; stores nothing."""
+    """What the payload in the form would become; stores nothing. Among the routes of `replays`."""
+    topics = pipeline.topics
     form = forms.texts(await request.form())
     async with door.read() as connection:
         shown = await service.show(connection, letter_id)
         payload, topic = corrected(form, shown)
         raw = payload if payload is not None else shown.fixed_payload or shown.payload
         name = topic or shown.fixed_topic or shown.letter.topic
-        route = TOPICS.match(name)
+        route = topics.match(name)
         row = None
         if route is not None and route.device:
             row = await connection.fetchrow(
@@ -162,7 +166,7 @@ async def attempt(
             )
     result: Decoded | Reject
     if route is None:
-        result = Reject("topic", TOPICS.explain(name))
+        result = Reject("topic", topics.explain(name))
     else:
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
         zone = ZoneInfo(row["zone"]) if row else None
@@ -211,4 +215,4 @@ async def discard_cause(
     return view.go("/console/dead-letters", done="discarded")
 
 
-ROUTES = [letter_list, letter_page, fix, attempt, discard, discard_cause]
+ROUTES = [letter_list, letter_page, fix, discard, discard_cause]

@@ -13,7 +13,7 @@ from caudal.telemetry import dead_letters as service
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.replays import replay as put_back
 from caudal.web.console import forms
-from caudal.web.console.dead_letters import BATCH, WRITE, corrected
+from caudal.web.console.dead_letters import BATCH, WRITE, attempt, corrected
 from caudal.web.console.view import View
 from caudal.web.inject import Caller, Database, Given
 
@@ -72,4 +72,4 @@ async def replay_cause(
     return view.page("replayed.html", results=results, left=left)
 
 
-ROUTES = [replay, replay_cause]
+ROUTES = [attempt, replay, replay_cause]
