@@ -31,36 +31,40 @@ SERIES = 10_000
 ROWS = 8000  # 800 messages of 10 points
 
 
-def batch(start: int, number: int, ids: list[int]) -> tuple[bytes, list[tuple[int, int]]]:
-    """COPY rows of batch `number`, and (series, ts) of each; one ms further with each round of the series."""
-    made, keys, end = [], [], tail(None)
+def batch(start: int, number: int, ids: list[int]) -> tuple[bytes, int]:
+    """COPY rows of batch `number`, and the oldest instant; one ms further with each round of the series."""
+    made, end = [], tail(None)
     for i in range(ROWS):
         turn, place = divmod(number * ROWS + i, len(ids))
         ts = start + turn * 1000
         made.append(head(ids[place], 0, None) + times(ts, ts) + pack(">d", float(i)) + end)
-        keys.append((ids[place], ts))
-    return HEADER + b"".join(made) + TRAILER, keys
+    return b"".join(made), start + number * ROWS // len(ids) * 1000
 
 
-async def writer(url: str, work: list[tuple[bytes, list[tuple[int, int]]]], duties: bool) -> None:
+async def writer(url: str, work: list[tuple[bytes, int]], duties: bool) -> None:
     """Store batches, one transaction each, as telemetry.storage does."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
-    for data, keys in work:
+    marks = invalidation.Marks()
+    for data, oldest in work:
 
         async def source(data: bytes = data) -> Any:
-            yield data
+            yield HEADER + data + TRAILER
 
         async with connection.transaction():
             await connection.copy_to_table(
                 "sample", schema_name="caudal", source=source(), columns=COLUMNS, format="binary"
             )
             # The ledger's statement is there with or without rollups; it brings the threshold along.
-            query = "select caudal.rollup_threshold()" if duties else "select now()"
-            edge = await connection.fetchval(query)
-            if duties:
-                micros = (edge - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-                if keys[0][1] < micros:
-                    await invalidation.invalidate(connection, [key for key in keys if key[1] < micros])
+            if not duties:
+                await connection.fetchval("select now()")
+                continue
+            edge = await invalidation.edge(connection)
+            missing: set[int] = set()
+            if oldest < edge.threshold:
+                missing = marks.missing(edge.epoch, invalidation.late_keys(data, ROWS, edge.threshold))
+                await invalidation.invalidate(connection, missing)
+        if duties:
+            marks.committed(edge.epoch, missing)
     await connection.close()
 
 

@@ -47,18 +47,24 @@ class World:
             tenant, found, name, kind,
         )  # fmt: skip
 
-    async def store(self, rows: Iterable[Row]) -> None:
+    async def store(self, rows: Iterable[Row], marks: invalidation.Marks | None = None) -> None:
         rows = list(rows)
         async with self.pool.acquire() as connection, connection.transaction():
-            edge = await invalidation.threshold(connection)
+            edge = await invalidation.edge(connection)
             await connection.copy_records_to_table(
                 "sample",
                 schema_name="caudal",
                 columns=["series", "ts", "v_num", "v_bool", "v_text", "qual", "received"],
                 records=[(*row, row[1]) for row in rows],
             )
-            late = [(row[0], micros(row[1])) for row in rows if micros(row[1]) < edge]
-            await invalidation.invalidate(connection, late)
+            keys = {
+                invalidation.key(row[0], micros(row[1])) for row in rows if micros(row[1]) < edge.threshold
+            }
+            if marks is not None:
+                keys = marks.missing(edge.epoch, keys)
+            await invalidation.invalidate(connection, keys)
+        if marks is not None:
+            marks.committed(edge.epoch, keys)
 
     async def numbers(self, series: int, points: Iterable[tuple[datetime, float]]) -> None:
         await self.store((series, ts, value, None, None, 0) for ts, value in points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -23,22 +24,41 @@ def bucket(at: datetime, unit: str, zone: ZoneInfo, start: datetime) -> datetime
     return first
 
 
-def dial(points: Points) -> list[tuple[datetime, float]]:
-    """What each reading after the first adds, at its own instant."""
+Swaps = Sequence[tuple[datetime, float | None, float]]
+"""Replaced dials: when, what the old one showed (None: nobody read it), what the new one began with."""
+
+
+def step(before: float, now: float) -> float:
+    """What a reading adds to the one before; a drop is a restart from zero."""
+    fell = before - now
+    return max(now, 0.0) if fell > 0.001 * abs(before) else -fell
+
+
+def dial(points: Points, swaps: Swaps = ()) -> list[tuple[datetime, float]]:
+    """What each reading after the first adds, at its own instant. One of a technician is a reading too."""
     steps = []
-    for (_, before), (at, now) in pairwise(sorted(points)):
-        fell = before - now
-        steps.append((at, max(now, 0.0) if fell > 0.001 * abs(before) else -fell))
+    shown: float | None = None
+    events = [(at, 1, value, value) for at, value in points] + [(at, 0, old, new) for at, old, new in swaps]
+    for at, _, seen, then in sorted(events, key=lambda event: event[:2]):
+        if shown is not None and seen is not None:
+            steps.append((at, step(shown, seen)))
+        shown = then
     return steps
 
 
 def consumption(
-    points: Points, kind: str, unit: str, zone: ZoneInfo, start: datetime
+    points: Points,
+    kind: str,
+    unit: str,
+    zone: ZoneInfo,
+    start: datetime,
+    swaps: Swaps = (),
 ) -> dict[datetime, float]:
-    """Total by bucket; a bucket exists where there is a reading."""
-    total: dict[datetime, float] = {bucket(at, unit, zone, start): 0.0 for at, _ in points}
-    for at, step in dial(points) if kind == "counter" else points:
-        total[bucket(at, unit, zone, start)] += step
+    """Total by bucket; a bucket exists where there is a reading, also a technician's."""
+    times = [at for at, _ in points] + [at for at, _, _ in swaps]
+    total: dict[datetime, float] = {bucket(at, unit, zone, start): 0.0 for at in times}
+    for at, added in dial(points, swaps) if kind == "counter" else points:
+        total[bucket(at, unit, zone, start)] += added
     return total
 
 

@@ -29,6 +29,14 @@ PLACES = [
     ("Asia/Kathmandu", datetime(2023, 12, 31, 18, tzinfo=UTC)),
     ("Australia/Lord_Howe", datetime(2024, 4, 6, 15, tzinfo=UTC)),
     ("Atlantic/Azores", datetime(2024, 10, 27, 1, tzinfo=UTC)),
+    # Midnight comes twice, on the first of a month; never, on the first of a month; and never, in spring.
+    ("America/Havana", datetime(2020, 11, 1, 5, tzinfo=UTC)),
+    ("America/Havana", datetime(2024, 3, 10, 5, tzinfo=UTC)),
+    ("America/Asuncion", datetime(2017, 10, 1, 4, tzinfo=UTC)),
+    ("Asia/Beirut", datetime(2013, 3, 30, 22, tzinfo=UTC)),
+    ("Asia/Amman", datetime(2022, 2, 24, 22, tzinfo=UTC)),
+    # A day that was left out.
+    ("Pacific/Apia", datetime(2011, 12, 30, 10, tzinfo=UTC)),
 ]
 _names = iter(range(10**9))
 
@@ -46,6 +54,17 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
         # Where the threshold stands, in hours from the middle, and how much comes after the refresher.
         "threshold": around + draw(st.integers(-width, width)) * HOUR,
         "late": draw(st.integers(0, len(seconds))),
+        "swaps": draw(
+            st.lists(
+                st.tuples(
+                    st.integers(-width * 3600, width * 3600).map(lambda s: around + timedelta(seconds=s)),
+                    st.none() | value,
+                    value,
+                ),
+                max_size=3,
+                unique_by=lambda swap: swap[0],
+            )
+        ),
         "settled": draw(st.sampled_from(["no", "before", "after", "partly"])),
     }
 
@@ -58,6 +77,12 @@ async def build(world: World, made: dict[str, Any]) -> tuple[str, int]:
     await world.numbers(series, points[late:])
     if made["settled"] in ("before", "partly"):
         await world.refresher.settle()
+    if made["kind"] == "counter":
+        await world.pool.executemany(
+            "insert into caudal.replacement(tenant_id, series_id, at, final_reading, start_reading)"
+            " select tenant_id, id, $2, $3, $4 from caudal.series where id = $1",
+            [(series, *swap) for swap in made["swaps"]],
+        )
     await world.numbers(series, points[:late])
     if made["settled"] == "after":
         await world.refresher.settle()
@@ -79,7 +104,8 @@ async def test_consumption_is_that_of_an_independent_calculation(
 ) -> None:
     name, series = await build(world, made)
     zone = ZoneInfo(made["zone"])
-    times = [at for at, _ in made["points"]]
+    swaps = made["swaps"] if made["kind"] == "counter" else []
+    times = [at for at, _ in made["points"]] + [at for at, _, _ in swaps]
     units: tuple[consumption.Unit, ...] = ("hour", "day", "month")
     totals = {}
     for unit in units:
@@ -87,16 +113,16 @@ async def test_consumption_is_that_of_an_independent_calculation(
             reads(app_pool, name), [str(series)], unit, min(times), max(times) + HOUR
         )
         found = {b.start: b.total for b in report.series[0].buckets}
-        close(found, oracle.consumption(made["points"], made["kind"], unit, zone, report.start))
+        close(found, oracle.consumption(made["points"], made["kind"], unit, zone, report.start, swaps))
         totals[unit] = sum(found.values())
-        assert sum(b.readings for b in report.series[0].buckets) == len(times)
+        assert sum(b.readings for b in report.series[0].buckets) == len(made["points"])
     assert totals["hour"] == pytest.approx(totals["day"], abs=1e-3)
     assert totals["day"] == pytest.approx(totals["month"], abs=1e-3)
     # A span that begins in the middle takes its first step from the reading before it.
     middle = sorted(times)[len(times) // 2]
     for unit in units:
         report = await consumption.read(reads(app_pool, name), [str(series)], unit, middle, max(times) + HOUR)
-        true = oracle.consumption(made["points"], made["kind"], unit, zone, report.start)
+        true = oracle.consumption(made["points"], made["kind"], unit, zone, report.start, swaps)
         close({b.start: b.total for b in report.series[0].buckets},
               {at: v for at, v in true.items() if at >= report.start})  # fmt: skip
 

@@ -15,6 +15,10 @@ ZONES = [
     "Asia/Kathmandu",
     "Australia/Lord_Howe",
     "Atlantic/Azores",
+    "America/Havana",
+    "America/Asuncion",
+    "Asia/Beirut",
+    "Pacific/Apia",
 ]
 instants = st.datetimes(datetime(2010, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
 

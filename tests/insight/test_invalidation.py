@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from caudal.telemetry import invalidation
+from caudal.telemetry.rows import head, other, pack_double, tail, times
 
 from .conftest import World, micros
 
@@ -71,7 +74,13 @@ async def test_it_is_idle_when_nothing_changes(world: World) -> None:
     await world.numbers(series, [(EDGE - HOUR, 1.0)])
     await world.refresher.settle()
     async with world.pool.acquire() as connection, connection.transaction():
-        assert tuple(await connection.fetchrow("select * from caudal.rollup_step(100, 0)")) == (0, False, 0)
+        assert tuple(await connection.fetchrow("select * from caudal.rollup_step(100, 0)")) == (
+            0,
+            False,
+            0,
+            0,
+        )
+        assert not await connection.fetchval("select caudal.rollup_turn()")
         assert not await connection.fetchval("select caudal.rollup_advance($1, '5 min'::interval)", NOW)
         # No transaction number was needed: nothing at all was written.
         assert await connection.fetchval("select pg_current_xact_id_if_assigned()::text") is None
@@ -83,7 +92,7 @@ async def test_a_writer_that_commits_across_the_move_is_waited_for(world: World)
     async with world.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        assert await invalidation.threshold(connection) == micros(EDGE)
+        assert (await invalidation.edge(connection)).threshold == micros(EDGE)
         moving = asyncio.create_task(world.refresher.advance(EDGE + 2 * HOUR))
         waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
         while not await world.pool.fetchval(waiting):
@@ -103,10 +112,10 @@ async def test_a_writer_that_hangs_holds_the_threshold_but_not_the_other_writers
     async with world.pool.acquire() as hanging, world.pool.acquire() as other:
         transaction = hanging.transaction()
         await transaction.start()
-        await invalidation.threshold(hanging)
+        await invalidation.edge(hanging)
         assert not await world.refresher.advance(EDGE + 2 * HOUR)  # gives up after its lock timeout
         async with asyncio.timeout(5):
-            assert await invalidation.threshold(other) == micros(EDGE)
+            assert (await invalidation.edge(other)).threshold == micros(EDGE)
         await transaction.rollback()
     assert await world.refresher.advance(EDGE + 2 * HOUR)
 
@@ -121,7 +130,7 @@ async def test_no_update_is_lost_while_writers_and_the_threshold_race(world: Wor
     taken: set[tuple[int, datetime]] = set()
 
     async def writer(number: int) -> None:
-        rng = random.Random(seed * 100 + number)
+        rng, marks = random.Random(seed * 100 + number), invalidation.Marks()
         for _ in range(40):
             rows = {}
             for _ in range(rng.randint(1, 20)):
@@ -129,7 +138,7 @@ async def test_no_update_is_lost_while_writers_and_the_threshold_race(world: Wor
                 if key not in taken:
                     rows[key] = (*key, rng.random(), None, None, 0)
             taken.update(rows)
-            await world.store(rows.values())
+            await world.store(rows.values(), marks)
         done.set()
 
     async def refresher() -> None:
@@ -172,6 +181,69 @@ async def test_no_update_is_lost_while_writers_and_the_threshold_race(world: Wor
         " group by 1, 2 order by 1, 2", edge,
     )  # fmt: skip
     assert [tuple(r) for r in days] == [tuple(r) for r in true]
+
+
+async def test_a_mark_holds_for_its_epoch_and_no_longer(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    marks, late = invalidation.Marks(), EDGE - 30 * HOUR
+    pending = "select count(*) from caudal.rollup_log"
+    for second in range(5):
+        row = (series, late + timedelta(seconds=second), 1.0, None, None, 0)
+        await world.store([row], marks)
+    assert await world.pool.fetchval(pending) == 1
+    # Not taken up before the epoch ends: a writer of this epoch relies on it.
+    await world.pool.execute("select caudal.rollup_step(100, 0)")
+    assert await world.pool.fetchval(pending) == 1
+    assert await world.refresher.settle() == 1
+    assert await world.pool.fetchval(pending) == 0
+    await world.store([(series, late + timedelta(seconds=9), 1.0, None, None, 0)], marks)
+    assert await world.pool.fetchval(pending) == 1
+    assert await hours(world, series) == {late: 6}
+    await world.refresher.settle()
+    assert await kept(world, series) == {late: 6}
+
+
+async def test_a_writer_that_relies_on_its_mark_is_waited_for(world: World) -> None:
+    series = await world.series(await world.tenant("a"))
+    await world.put_threshold(EDGE)
+    marks, late = invalidation.Marks(), EDGE - 30 * HOUR
+    await world.store([(series, late, 1.0, None, None, 0)], marks)
+    async with world.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        edge = await invalidation.edge(connection)
+        assert marks.missing(edge.epoch, {invalidation.key(series, micros(late))}) == set()
+        await connection.execute(
+            "insert into caudal.sample(series, ts, received, v_num) values ($1, $2, now(), 1)",
+            series, late + timedelta(seconds=1),
+        )  # fmt: skip
+        # Meanwhile the refresher gets no further: the mark stays.
+        await world.refresher.step()
+        assert await kept(world, series) == {}
+        await transaction.commit()
+    await world.refresher.settle()
+    assert await kept(world, series) == {late: 2}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 2**31 - 1), st.integers(0, 2**52), st.sampled_from("unptm")), max_size=20
+    )
+)
+def test_late_rows_are_found_in_whatever_they_are_packed(made: list[tuple[int, int, str]]) -> None:
+    packed = []
+    for series, ts, kind in made:
+        front = head(series, 0, 7 if kind in "up" else None)
+        meta = b"{}" if kind == "m" else None
+        at = times(ts, ts)
+        packed.append(
+            front + at[:-4] + other(None, "run", meta) if kind == "t"
+            else front + at + pack_double(1.0) + tail(meta)
+        )  # fmt: skip
+    edge = 2**51
+    found = invalidation.late_keys(b"".join(packed), len(packed), edge) if packed else set()
+    assert found == {invalidation.key(series, ts) for series, ts, _ in made if ts < edge}
 
 
 async def test_the_app_role_cannot_touch_what_it_may_not(app_pool: asyncpg.Pool, world: World) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 
 from caudal.core import db
 
+from . import oracle
 from .conftest import World
 
 HOUR = timedelta(hours=1)
@@ -117,3 +120,51 @@ async def test_another_zone_cuts_the_days_anew(world: World) -> None:
     await world.refresher.settle()
     assert await world.pool.fetchval("select count(*) from caudal.rollup_day") == 3
     assert [row["n"] for row in await world.pool.fetch(days, meter)] == [19, 24, 5]
+
+
+@pytest.mark.parametrize(
+    ("zone", "edge"),
+    [
+        ("America/Havana", datetime(2020, 11, 1, 4, tzinfo=UTC)),  # midnight comes twice
+        ("America/Asuncion", datetime(2017, 10, 1, 4, tzinfo=UTC)),  # and never
+        ("Atlantic/Azores", datetime(2024, 4, 1, tzinfo=UTC)),
+        ("Asia/Beirut", datetime(2013, 3, 31, 21, tzinfo=UTC)),
+        ("Asia/Kathmandu", datetime(2024, 3, 31, 18, 15, tzinfo=UTC)),
+        ("Pacific/Apia", datetime(2011, 12, 31, 10, tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize("settled", [False, True])
+async def test_a_month_begins_with_its_first_instant(
+    world: World, reader: asyncpg.Pool[Any], zone: str, edge: datetime, settled: bool
+) -> None:
+    meter = await world.series(await world.tenant("a", zone), "valor", "counter")
+    readings = [(edge + i * HOUR / 2, 2.0 * i + i % 5) for i in range(-150, 150)]
+    await world.numbers(meter, readings)
+    if settled:
+        await world.refresher.settle()
+    place = ZoneInfo(zone)
+    true = oracle.consumption(readings, "counter", "month", place, readings[0][0])
+    found = await rows(reader, "a")
+    assert {row[0]: float(row[3]) for row in found} == pytest.approx(true)
+    assert {row[0] for row in found} >= {edge}
+    counts = Counter(oracle.bucket(at, "month", place, edge) for at, _ in readings)
+    assert {row[0]: row[5] for row in found} == counts
+
+
+async def test_a_replaced_dial_is_counted_on_both_sides(world: World, reader: asyncpg.Pool[Any]) -> None:
+    tenant = await world.tenant("a")
+    meter = await world.series(tenant, "valor", "counter")
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    # 990 to 1000 on the old dial, whose last word is 1004; the new one begins at 5000 and is seen at 5003.
+    await world.numbers(meter, [(start, 990.0), (start + HOUR, 1000.0), (start + 5 * HOUR, 5003.0)])
+    await world.refresher.settle()
+    assert [row[3] for row in await rows(reader, "a")] == [Decimal(4013)]
+    number = await world.pool.fetchval(
+        "insert into caudal.replacement(tenant_id, series_id, at, final_reading, start_reading)"
+        " values ($1, $2, $3, 1004, 5000) returning id", tenant, meter, start + 3 * HOUR,
+    )  # fmt: skip
+    assert [row[3:] for row in await rows(reader, "a")] == [(Decimal(17), Decimal(17), 3)]
+    await world.refresher.settle()
+    assert [row[3] for row in await rows(reader, "a")] == [Decimal(17)]
+    await world.pool.execute("delete from caudal.replacement where id = $1", number)
+    assert [row[3] for row in await rows(reader, "a")] == [Decimal(4013)]

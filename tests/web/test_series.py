@@ -215,3 +215,51 @@ async def test_members_see_no_telemetry(points: Points) -> None:
     await points.make("a", 10)
     headers = await points.api.headers("a", Role.MEMBER)
     assert (await points.api.client.get("/api/series/latest", headers=headers)).status_code == 403
+
+
+async def test_a_replaced_dial_is_noted_shown_and_taken_back(points: Points) -> None:
+    ids = await points.make("a")
+    api, path = points.api, f"/api/points/{ids['valor']}/replacements"
+    boss, viewer = await api.headers("a", Role.ADMIN), await api.headers("a", Role.VIEWER)
+    stranger = await api.headers("b", Role.ADMIN) if await api.tenant("b") else {}
+    at = "2024-05-01T12:00:00Z"
+    query = {**SPAN, "series": str(ids["valor"]), "unit": "day"}
+
+    async def total() -> float:
+        answer = await api.client.get("/api/series/consumption", params=query, headers=viewer)
+        found: float = answer.json()["series"][0]["total"]
+        return found
+
+    # Half a unit a minute; at noon the dial shows 360. The old one is said to have ended 40 later.
+    assert await total() == 719.5
+    refused = [
+        ({"at": at, "final_reading": 100}, "final_reading"),
+        ({"at": at, "start_reading": 999}, "start_reading"),
+        ({"at": "2024-05-01T12:00:00"}, "offset"),
+        ({"at": "9999-01-01T00:00:00Z"}, "now"),
+        ({"at": at, "start_reading": 1e300}, "start_reading"),
+        ({"at": at, "nonsense": 1}, "nonsense"),
+    ]  # fmt: skip
+    for body, word in refused:
+        answer = await api.client.post(path, json=body, headers=boss)
+        assert answer.status_code in (400, 422), (body, answer.text)
+        assert word in answer.text
+    body = {"at": at, "final_reading": 399.5, "start_reading": 350, "note": "changed by Rui"}
+    assert (await api.client.post(path, json=body, headers=viewer)).status_code == 403
+    assert (await api.client.post(path, json=body, headers=stranger)).status_code == 404
+    made = await api.client.post(path, json=body, headers=boss)
+    assert made.status_code == 201, made.text
+    assert (await api.client.post(path, json=body, headers=boss)).status_code == 409
+    # 399.5 on the old dial, and from 350 to 719.5 on the new one.
+    assert await total() == 399.5 + 369.5
+    listed = (await api.client.get(path, headers=viewer)).json()["items"]
+    assert [(one["final_reading"], one["start_reading"], one["note"]) for one in listed] == [
+        (399.5, 350.0, "changed by Rui")
+    ]
+    assert (await api.client.get(path, headers=stranger)).status_code == 404
+    gone = await api.client.delete(f"{path}/{made.json()['id']}", headers=boss)
+    assert gone.status_code == 204
+    assert await total() == 719.5
+    gauge = await api.client.post(f"/api/points/{ids['temp']}/replacements", json={"at": at}, headers=boss)
+    assert gauge.status_code == 400
+    assert "counter" in gauge.text

@@ -19,13 +19,18 @@ from caudal.core.metrics import Metrics
 log = logs.get("rollups")
 
 LEAST, MOST = 50, 20_000
+BUSY = 1000
+"""Marks in one turn from which on somebody is taken to be replaying, and the machine to be theirs."""
+SHARE_BUSY, SHARE = 0.1, 0.5
+"""Of the time that is worked while that is so, and otherwise."""
 
 
 class Step(NamedTuple):
-    """What one step did: hours made anew, and whether more wait."""
+    """What one step did: hours made anew, whether more wait, and how many marks were taken up."""
 
     made: int
     more: bool
+    taken: int = 0
 
 
 class RollupMetrics:
@@ -77,8 +82,13 @@ class Refresher:
         return moved
 
     async def step(self) -> Step:
-        """One transaction's worth of stale hours; nothing when another process is at it."""
+        """Take up what was marked until now, and one transaction's worth of stale hours; nothing when another
+        process is at it."""
         started = perf_counter()
+        try:
+            await self._pool.fetchval("select caudal.rollup_turn()")
+        except asyncpg.LockNotAvailableError:
+            log.warning("a writer holds its transaction open; its marks and later ones wait")
         row = await self._pool.fetchrow("select * from caudal.rollup_step($1, $2)", self._budget, self._after)
         if row and row["next"] is not None:
             self._after = row["next"]
@@ -91,7 +101,7 @@ class Refresher:
             self._budget = max(self._budget // 2, LEAST)
         self._metrics.hours.inc(made)
         self._metrics.waiting.set(more)
-        return Step(made, more)
+        return Step(made, more, (row["taken"] or 0) if row else 0)
 
     async def settle(self) -> int:
         """Work until nothing waits; returns the hours made."""
@@ -103,7 +113,8 @@ class Refresher:
                 return made
 
     async def run(self) -> None:
-        """Work for ever, half of the time at most: answers are exact without us, ingest goes first."""
+        """Work for ever, half of the time at most, and a tenth while somebody replays history: answers are
+        exact without us, and ingest goes first."""
         while True:
             started = perf_counter()
             try:
@@ -119,5 +130,9 @@ class Refresher:
                 log.error("a step failed and will be tried again", error=repr(error))
                 await asyncio.sleep(self._poll * 5)
                 continue
-            busy = moved or step.more
-            await asyncio.sleep(min(perf_counter() - started, self._poll) if busy else self._poll)
+            took = perf_counter() - started
+            if step.taken >= BUSY:
+                await asyncio.sleep(max(took * (1 / SHARE_BUSY - 1), self._poll))
+            else:
+                busy = moved or step.more
+                await asyncio.sleep(min(took * (1 / SHARE - 1), self._poll) if busy else self._poll)

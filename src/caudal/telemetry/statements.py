@@ -12,7 +12,7 @@ on conflict (day, tenant_id, writer) do update set
   dead = l.dead + excluded.dead, held = l.held + excluded.held, empty = l.empty + excluded.empty,
   last_received = greatest(l.last_received, excluded.last_received), last_committed = now(),
   batch = excluded.batch
-returning pg_current_xact_id()::text as number, (select caudal.rollup_threshold()) as threshold
+returning pg_current_xact_id()::text as number, (select caudal.rollup_edge()) as edge
 """
 
 INCOMING = """

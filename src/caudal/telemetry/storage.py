@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -21,9 +21,9 @@ import asyncpg
 from caudal.core import logs
 from caudal.telemetry import statements as sql
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally
-from caudal.telemetry.invalidation import invalidate
+from caudal.telemetry.invalidation import Edge, Marks, invalidate, late_keys
 from caudal.telemetry.others import EPOCH, instant, store_others
-from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, identity, split
+from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, split
 
 log = logs.get("storage")
 
@@ -71,6 +71,8 @@ class Writer:
         self._backend: asyncpg.Record | None = None
         self._batch = 0
         self._days = known_days
+        self._marks = Marks()
+        self._marking: tuple[int, set[int]] = (0, set())
         self.waiting = False
         """Whether the database is away and a batch waits for it."""
 
@@ -159,6 +161,8 @@ class Writer:
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
             self._connection = connection = await self._connect()
+            # It may be another server, which took over without our last marks.
+            self._marks = Marks()
             # As who signed in: the role we run as may neither see our own backend's start nor end it.
             await connection.execute("set role none")
             if self._backend is not None:
@@ -201,6 +205,7 @@ class Writer:
             await self._abandon(connection, transaction)
             raise
         await self._commit(connection, transaction, number)
+        self._marks.committed(*self._marking)
         return tallies
 
     async def _fill(
@@ -220,11 +225,21 @@ class Writer:
             await self._copy(connection, rows, "incoming", None)
             stored, conflicts = await self._sort_out(connection, entries)
             tallies = await self._finish(connection, entries, stored, conflicts)
-        number, threshold = await self._write_ledger(connection, entries, tallies)
-        late = [entry for entry in entries if entry.count and entry.oldest < threshold]
-        if late:
-            await invalidate(connection, _late_samples(late, threshold))
+        number, edge = await self._write_ledger(connection, entries, tallies)
+        self._marking = edge.epoch, await self._mark(connection, entries, edge)
         return tallies, number
+
+    async def _mark(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], edge: Edge
+    ) -> set[int]:
+        """Mark the finished hours that these entries add to; returns what was marked."""
+        late: set[int] = set()
+        for entry in entries:
+            if entry.count and entry.oldest < edge.threshold:
+                late |= late_keys(entry.rows, entry.count, edge.threshold)
+        missing = self._marks.missing(edge.epoch, late) if late else late
+        await invalidate(connection, missing)
+        return missing
 
     async def _finish(
         self,
@@ -320,8 +335,8 @@ class Writer:
 
     async def _write_ledger(
         self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], tallies: dict[int, Tally]
-    ) -> tuple[str, int]:
-        """Count; returns the transaction's number, and the instant before which samples are late."""
+    ) -> tuple[str, Edge]:
+        """Count; returns the transaction's number, and what its samples are late by."""
         ordered = sorted(tallies.items())
         received = [entry.message.received for entry in entries]
         self._batch = random.getrandbits(63)  # names it, guards nothing
@@ -337,7 +352,7 @@ class Writer:
             ),
             self._batch,
         )
-        return rows[0]["number"], (rows[0]["threshold"] - EPOCH) // timedelta(microseconds=1)
+        return rows[0]["number"], Edge(*rows[0]["edge"])
 
 
 def _tally_simple(entries: Sequence[Entry]) -> dict[int, Tally]:
@@ -351,15 +366,6 @@ def _tally_simple(entries: Sequence[Entry]) -> dict[int, Tally]:
         tally.received += points
         tally.stored += points
     return tallies
-
-
-def _late_samples(entries: Sequence[Entry], threshold: int) -> Iterator[tuple[int, int]]:
-    """(series, ts) of every sample of these entries that lies before `threshold`."""
-    for entry in entries:
-        for row in split(entry.rows):
-            series, ts = identity(row)
-            if ts < threshold:
-                yield series, ts
 
 
 def _one_row_each(entry: Entry) -> list[Entry]:

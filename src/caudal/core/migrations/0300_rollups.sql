@@ -10,7 +10,10 @@ create table caudal.rollup_state (
   -- Start of the first hour that is always read from the samples.
   threshold timestamptz not null,
   -- Samples before it were dropped by retention: their hours are kept as they are and never made anew.
-  raw_from timestamptz not null default '-infinity'
+  raw_from timestamptz not null default '-infinity',
+  -- Counts the refresher's turns: what was marked in an earlier one may be taken up, what is marked in this one
+  -- need not be marked again.
+  epoch bigint not null default 0
 );
 insert into caudal.rollup_state(threshold) values (date_trunc('hour', now()));
 
@@ -18,6 +21,7 @@ insert into caudal.rollup_state(threshold) values (date_trunc('hour', now()));
 -- it lives for a second.
 create table caudal.rollup_log (
   id bigint generated always as identity primary key,
+  epoch bigint not null,
   series int[] not null,
   hours int[] not null
 );
@@ -53,18 +57,57 @@ alter table caudal.rollup_day alter bucket type date;
 
 -- ---------------------------------------------------------------- what a writer calls
 
--- The threshold, held still until this transaction ends. A writer asks once, before it stores.
-create function caudal.rollup_threshold() returns timestamptz
+-- The threshold (microseconds since 1970) and the epoch, held still until this transaction ends. A writer asks once.
+create function caudal.rollup_edge() returns bigint[]
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform pg_advisory_xact_lock_shared(hashtext('caudal.rollup writers'));
-  return (select threshold from caudal.rollup_state); -- a new statement: a snapshot after the lock
+  -- A new statement: a snapshot after the lock.
+  return (select array[(extract(epoch from threshold) * 1000000)::bigint, epoch] from caudal.rollup_state);
 end $$;
 
 -- Marks (series, hour since 1970) pairs: only those below the threshold are needed, more do no harm.
 create function caudal.invalidate(p_series int[], p_hours int[]) returns void
-  language sql volatile security definer set search_path = pg_catalog, pg_temp
-  as $$ insert into caudal.rollup_log(series, hours) values (p_series, p_hours) $$;
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtext('caudal.rollup writers'));
+  insert into caudal.rollup_log(epoch, series, hours) select epoch, p_series, p_hours from caudal.rollup_state;
+end $$;
+
+-- ---------------------------------------------------------------- dials that were replaced
+
+-- A counter's dial was taken out and another put in: what the old one showed at the end, and the new one at the
+-- beginning. To the rollups it is a reading with two faces, `final` to what came before and `start` to what follows.
+create table caudal.replacement (
+  id int generated always as identity primary key,
+  tenant_id int not null references caudal.tenant,
+  series_id int not null references caudal.series on delete cascade,
+  at timestamptz not null,
+  -- Null where nobody read it: then the last reading before is taken.
+  final_reading float8 check (abs(final_reading) < 1e290),
+  start_reading float8 not null default 0 check (abs(start_reading) < 1e290),
+  note text not null default '',
+  created_by text not null default '',
+  created_at timestamptz not null default now(),
+  unique (series_id, at)
+);
+alter table caudal.replacement enable row level security;
+create policy tenant on caudal.replacement using (tenant_id = (select caudal.current_tenant()));
+grant select, insert, delete on caudal.replacement to caudal_app;
+grant usage on all sequences in schema caudal to caudal_app;
+
+create function caudal.replacement_changed() returns trigger language plpgsql security definer
+  set search_path = pg_catalog, pg_temp as $$
+declare one caudal.replacement := coalesce(new, old);
+begin
+  if tg_op = 'INSERT' and not caudal.may_be_made(one.series_id, date_trunc('hour', one.at, 'UTC')) then
+    raise exception 'the samples of that hour are gone, and what was made of them stays' using errcode = '22023';
+  end if;
+  perform caudal.invalidate(array[one.series_id], array[floor(extract(epoch from one.at) / 3600)::int]);
+  return null;
+end $$;
+create trigger replacement after insert or delete on caudal.replacement for each row
+  execute function caudal.replacement_changed();
 
 -- ---------------------------------------------------------------- folding samples
 
@@ -85,32 +128,36 @@ create function caudal.fold_samples(p_series int, p_lo timestamptz, p_hi timesta
   select p_series, b.bucket, b.n, b.bad, b.num, b.vmin, b.vmax, b.vsum, b.first_ts, b.first_v, b.last_ts, b.last_v,
          b.up, b.resets, s.states, b.state_first_ts, b.state_first, b.state_last_ts, b.state_last
   from (
-    select bucket, count(*)::int as n,
+    select bucket, (count(*) filter (where not swap))::int as n,
            (count(*) filter (where class = 'b'))::int as bad,
-           (count(*) filter (where class = 'n'))::int as num,
+           count(x)::int as num,
            min(x) as vmin, max(x) as vmax, sum(x) as vsum,
            min(ts) filter (where class = 'n') as first_ts,
-           min(x) filter (where class = 'n' and prev_bucket is distinct from bucket) as first_v,
+           min(x_in) filter (where class = 'n' and prev_bucket is distinct from bucket) as first_v,
            max(ts) filter (where class = 'n') as last_ts,
-           min(x) filter (where class = 'n' and next_bucket is distinct from bucket) as last_v,
-           coalesce(sum(caudal.dial_step(prev_x, x)) filter (where class = 'n' and prev_bucket = bucket), 0) as up,
-           (count(*) filter (where class = 'n' and prev_bucket = bucket and caudal.is_reset(prev_x, x)))::int as resets,
+           min(x_out) filter (where class = 'n' and next_bucket is distinct from bucket) as last_v,
+           coalesce(sum(caudal.dial_step(prev_x, x_in)) filter (where class = 'n' and prev_bucket = bucket), 0) as up,
+           (count(*) filter (where class = 'n' and prev_bucket = bucket and caudal.is_reset(prev_x, x_in)))::int as resets,
            min(ts) filter (where class = 's') as state_first_ts,
            min(state) filter (where class = 's' and prev_bucket is distinct from bucket) as state_first,
            max(ts) filter (where class = 's') as state_last_ts,
            min(state) filter (where class = 's' and next_bucket is distinct from bucket) as state_last
     from (
-      select ts, bucket, class, x, state, lag(x) over w as prev_x, lag(bucket) over w as prev_bucket,
-             lead(bucket) over w as next_bucket
+      select ts, bucket, class, x, state, swap, x_in, x_out, lag(x_out) over w as prev_x,
+             lag(bucket) over w as prev_bucket, lead(bucket) over w as next_bucket
       from (
-        select ts, date_bin(p_step, ts, '2000-01-01 00:00:00Z') as bucket,
+        select ts, bucket, class, x, state, false as swap, x as x_in, x as x_out from (select ts, date_bin(p_step, ts, '2000-01-01 00:00:00Z') as bucket,
                case when qual < 2 and v_num > -1e290 and v_num < 1e290 then v_num end as x,
                case when qual < 2 then coalesce(v_bool::text, left(v_text, 64)) end as state,
                case when qual < 2 and v_num > -1e290 and v_num < 1e290 then 'n'
                     when qual < 2 and coalesce(v_bool::text, v_text) is not null then 's' else 'b' end as class
-        from caudal.sample where series = p_series and ts >= p_lo and ts < p_hi
-      ) typed
-      window w as (partition by class order by ts)
+        from caudal.sample where series = p_series and ts >= p_lo and ts < p_hi) typed
+        union all
+        select at, date_bin(p_step, at, '2000-01-01 00:00:00Z'), 'n', null, null, true, final_reading, start_reading
+        from caudal.replacement where series_id = p_series and at >= p_lo and at < p_hi
+      ) all_of_it
+      -- A dial that was replaced at the instant of a sample was replaced before it.
+      window w as (partition by class order by ts, x nulls first)
     ) told
     group by bucket
   ) b
@@ -230,6 +277,14 @@ begin
   end if;
 end $$;
 
+-- The first instant of a local date. Where clocks go back from 01:00 to 00:00 (the Azores, Havana) midnight comes twice,
+-- and `at time zone` gives the second; where they skip midnight it is when they do.
+create function caudal.day_start(p_day date, p_zone text) returns timestamptz language sql stable as $$
+  select min(i) from (select (p_day::timestamp at time zone p_zone) - k * interval '30 minutes' as i
+                      from generate_series(0, 4) k) c
+  where (i at time zone p_zone)::date = p_day or i = p_day::timestamp at time zone p_zone
+$$;
+
 -- Whether local days of this zone, in this span, begin at full UTC hours.
 create function caudal.whole_hours(p_zone text, p_lo timestamptz, p_hi timestamptz) returns boolean
   language sql stable as $$
@@ -256,11 +311,12 @@ begin
       select q.series, q.day, sum(q.num)::int as num, min(q.vmin) as vmin, max(q.vmax) as vmax, sum(q.vsum) as vsum,
              min(q.first_ts) as first_ts, min(q.first_v) filter (where q.prev_day is distinct from q.day) as first_v,
              max(q.last_ts) as last_ts, min(q.last_v) filter (where q.next_day is distinct from q.day) as last_v,
-             sum(q.up + case when q.prev_day = q.day then caudal.dial_step(q.prev_v, q.first_v) else 0 end) as up,
+             sum(q.up + case when q.prev_day = q.day then coalesce(caudal.dial_step(q.prev_v, q.first_v), 0)
+                        else 0 end) as up,
              sum(q.resets + case when q.prev_day = q.day and caudal.is_reset(q.prev_v, q.first_v)
                             then 1 else 0 end)::int as resets
       from (select p.*, lag(p.day) over w as prev_day, lead(p.day) over w as next_day, lag(p.last_v) over w as prev_v
-            from piece p where p.num > 0 window w as (partition by p.series order by p.bucket)) q
+            from piece p where p.first_ts is not null window w as (partition by p.series order by p.bucket)) q
       group by q.series, q.day
     ), told as (
       select q.*, case when q.next_day = q.day then
@@ -345,7 +401,7 @@ begin
     select distinct on (c.id) c.id, c.last_ts, c.last_v from (
       select i.id, r.last_ts, r.last_v from unnest(p_ids) i(id)
         cross join lateral (select h.last_ts, h.last_v from caudal.rollup_hour h
-                            where h.series = i.id and h.bucket <= p_at - interval '1 hour' and h.num > 0
+                            where h.series = i.id and h.bucket <= p_at - interval '1 hour' and h.last_ts is not null
                             order by h.bucket desc limit 1) r
       union all
       select m.series, f.last_ts, f.last_v from caudal.stale_hours(p_ids, '-infinity', p_at) m
@@ -360,23 +416,45 @@ end $$;
 
 -- ---------------------------------------------------------------- keeping them
 
+-- Ends an epoch in which something was marked; returns whether it did. A writer that finds its mark of the present
+-- epoch need not leave it again: nobody takes it up before the epoch ends, and the epoch ends only between writers.
+create function caudal.rollup_turn() returns boolean
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if not exists (select from caudal.rollup_log l join caudal.rollup_state s on l.epoch = s.epoch)
+     or not pg_try_advisory_xact_lock(hashtext('caudal.rollup refresher')) then return false; end if;
+  -- Writers queue up behind us while we wait: better to come again.
+  perform set_config('lock_timeout', '300ms', true);
+  perform pg_advisory_xact_lock(hashtext('caudal.rollup writers'));
+  update caudal.rollup_state set epoch = epoch + 1;
+  return true;
+end $$;
+
 -- One bounded piece of work: takes up the writers' marks, makes at most p_budget hours anew with their minutes
 -- and days. It goes round by series, from p_after on, so that one who marks without end does not keep the others
--- waiting. Returns the hours made, whether more wait and where to go on; null when another refresher is at work.
-create function caudal.rollup_step(p_budget int, p_after int, out made int, out more boolean, out next int)
+-- waiting. Returns the hours made, whether more wait, where to go on, and how many marks were taken up; null when
+-- another refresher is at work.
+create function caudal.rollup_step(p_budget int, p_after int, out made int, out more boolean, out next int,
+                                   out taken int)
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
   ids int[]; hrs timestamptz[]; all_ids int[]; all_hrs timestamptz[];
 begin
   if not pg_try_advisory_xact_lock(hashtext('caudal.rollup refresher')) then return; end if;
-  with gone as (
-    delete from caudal.rollup_log where id in (select id from caudal.rollup_log order by id limit 200)
-    returning series, hours
+  with old as (
+    select id, cardinality(series) as pairs from caudal.rollup_log
+    where epoch < (select epoch from caudal.rollup_state) order by id limit 1000
+  ), head as (
+    select id from (select id, sum(pairs) over (order by id) - pairs as before from old) sized where before < 200000
+  ), gone as (
+    delete from caudal.rollup_log where id in (select id from head) returning series, hours
+  ), put as (
+    insert into caudal.rollup_stale(series, hour)
+      select distinct u.s, to_timestamp(u.h * 3600.0) from gone g, unnest(g.series, g.hours) u(s, h)
+      where to_timestamp(u.h * 3600.0) < (select threshold from caudal.rollup_state)
+      on conflict do nothing
   )
-  insert into caudal.rollup_stale(series, hour)
-    select distinct u.s, to_timestamp(u.h * 3600.0) from gone g, unnest(g.series, g.hours) u(s, h)
-    where to_timestamp(u.h * 3600.0) < (select threshold from caudal.rollup_state)
-    on conflict do nothing;
+  select coalesce(sum(cardinality(series)), 0) from gone into taken;
   with gone as (
     delete from caudal.rollup_stale s
     using (select series, hour from caudal.rollup_stale where series > p_after order by series, hour limit p_budget) p
@@ -466,11 +544,13 @@ end $$;
 create trigger recut_days after update of time_zone on caudal.tenant for each row
   when (old.time_zone is distinct from new.time_zone) execute function caudal.recut_days();
 
-revoke execute on function caudal.rollup_threshold(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
+revoke execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
   caudal.rollup_advance(timestamptz, interval), caudal.rollup_days(int[], timestamptz[]), caudal.recut_days(),
   caudal.fold_samples(int, timestamptz, timestamptz, interval), caudal.stale_hours(int[], timestamptz, timestamptz),
   caudal.hours_of(int[], timestamptz, timestamptz), caudal.minutes_of(int[], timestamptz, timestamptz),
   caudal.merge_days(int[], text, date, date), caudal.days_of(int[], text, date, date),
-  caudal.last_before(int[], timestamptz) from public;
-grant execute on function caudal.rollup_threshold(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
-  caudal.rollup_advance(timestamptz, interval) to caudal_ingest;
+  caudal.last_before(int[], timestamptz), caudal.rollup_turn(), caudal.replacement_changed(),
+  caudal.day_start(date, text) from public;
+grant execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
+  caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval) to caudal_ingest;
+grant execute on function caudal.day_start(date, text) to caudal_app, caudal_reader;

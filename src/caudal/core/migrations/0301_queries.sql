@@ -125,16 +125,16 @@ begin
                date_trunc(p_unit, k.bucket::timestamp)::date as label
         from caudal.rollup_day k
         where direct and k.series = any(p_ids) and k.bucket >= lo_day and k.bucket <= hi_day and k.bucket < edge
-          and k.num > 0
+          and k.first_ts is not null
         union all
         select h.series, (h.bucket at time zone p_zone)::date, h.num, h.n, h.vsum, h.first_ts, h.first_v, h.last_v,
                h.up, h.resets, date_trunc(p_unit, h.bucket at time zone p_zone)::date
         from caudal.hours_of(p_ids, greatest(p_lo, (open_day::timestamp at time zone p_zone) - interval '2 hours'), p_hi) h
-        where direct and open_day <= hi_day and h.num > 0 and (h.bucket at time zone p_zone)::date >= open_day
+        where direct and open_day <= hi_day and h.first_ts is not null and (h.bucket at time zone p_zone)::date >= open_day
         union all
         select d.series, d.bucket as local, d.num, d.n, d.vsum, d.first_ts, d.first_v, d.last_v, d.up, d.resets,
                date_trunc(p_unit, d.bucket::timestamp)::date as label
-        from caudal.days_of(p_ids, p_zone, lo_day, hi_day) d where not direct and d.num > 0
+        from caudal.days_of(p_ids, p_zone, lo_day, hi_day) d where not direct and d.first_ts is not null
         union all
         select b.series, null, 0, 0, 0, b.ts, b.v, b.v, 0, 0, null from caudal.last_before(p_ids, p_lo) b
       ), step as (
@@ -151,13 +151,13 @@ begin
     return query
       with piece as (
         select h.series, h.bucket as label, h.num, h.vsum, h.first_ts, h.first_v, h.last_v, h.up, h.resets
-        from caudal.hours_of(p_ids, p_lo, p_hi) h where h.num > 0 and whole
+        from caudal.hours_of(p_ids, p_lo, p_hi) h where h.first_ts is not null and whole
         union all
         -- Zones off by half an hour: their hours are cut from the samples.
         select f.series, p_lo + floor(extract(epoch from f.bucket - p_lo) / 3600) * interval '1 hour',
                f.num, f.vsum, f.first_ts, f.first_v, f.last_v, f.up, f.resets
         from unnest(p_ids) i(id)
-        cross join lateral caudal.fold_samples(i.id, p_lo, p_hi, interval '15 minutes') f where f.num > 0 and not whole
+        cross join lateral caudal.fold_samples(i.id, p_lo, p_hi, interval '15 minutes') f where f.first_ts is not null and not whole
         union all
         select b.series, null, 0, 0, b.ts, b.v, b.v, 0, 0 from caudal.last_before(p_ids, p_lo) b
       ), step as (
@@ -205,7 +205,7 @@ begin
     ), kept as (
       select distinct on (c.id) c.id, c.last_ts, c.last_v, c.state_last_ts, c.state_last from (
         select o.id, r.* from older o cross join lateral (
-          select h.* from caudal.rollup_hour h where h.series = o.id order by h.bucket desc limit 1) r
+          select h.* from caudal.rollup_hour h where h.series = o.id and h.n > 0 order by h.bucket desc limit 1) r
         union all
         select m.series, f.* from marked m
           cross join lateral caudal.fold_samples(m.series, m.hour, m.hour + interval '1 hour', interval '1 hour') f
@@ -220,6 +220,16 @@ begin
            case when k.last_ts is null or k.state_last_ts > k.last_ts then k.state_last end, null::smallint
     from kept k where greatest(k.last_ts, k.state_last_ts) is not null;
 end $$;
+
+-- The usable numbers next to an instant: the last one before it and the first one from it on.
+create function caudal.readings_around(p_series int, p_at timestamptz, out before float8, out after float8)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select (select s.v_num from caudal.sample s where s.series = o.id and s.ts < p_at and s.qual < 2 and s.v_num > -1e290
+            and s.v_num < 1e290 order by s.ts desc limit 1),
+         (select s.v_num from caudal.sample s where s.series = o.id and s.ts >= p_at and s.qual < 2 and s.v_num > -1e290
+            and s.v_num < 1e290 order by s.ts limit 1)
+  from (select (caudal.own_series(array[p_series]))[1] as id) o
+$$;
 
 -- Months in which a tenant's meters may have readings.
 create function caudal.tenant_months(p_tenant int) returns table(month date, start timestamptz)
@@ -236,7 +246,7 @@ begin
        (select array_agg(r.id) from caudal.series r where r.tenant_id = p_tenant), '-infinity', 'infinity') m),
     (select threshold from caudal.rollup_state), now()) into first;
   return query
-    select g::date, g at time zone zone
+    select g::date, caudal.day_start(g::date, zone)
     from generate_series(date_trunc('month', first at time zone zone), date_trunc('month', now() at time zone zone),
                          interval '1 month') g;
 end $$;
@@ -256,8 +266,8 @@ begin
     order by r.device_id, r.name <> 'valor', r.id) m;
   return query
     select r.device_id, c.total, c.last_day - c.first_day + 1, c.n
-    from caudal.consumption_of(ids, zone, 'month', p_month::timestamp at time zone zone,
-                               (p_month + interval '1 month') at time zone zone) c
+    from caudal.consumption_of(ids, zone, 'month', caudal.day_start(p_month, zone),
+                               caudal.day_start((p_month + interval '1 month')::date, zone)) c
     join caudal.series r on r.id = c.series;
 end $$;
 
@@ -272,14 +282,14 @@ create view public.tds_new_consumo_mensal with (security_barrier) as
   where (t.id = (select caudal.current_tenant()) or (select caudal.sees_all()));
 grant select on public.tds_new_consumo_mensal to caudal_reader, caudal_app;
 
-revoke execute on function caudal.own_series(int[]), caudal.series_pieces(int[], text, timestamptz, timestamptz),
+revoke execute on function caudal.own_series(int[]), caudal.readings_around(int, timestamptz), caudal.series_pieces(int[], text, timestamptz, timestamptz),
   caudal.series_slots(int[], text, text, timestamptz, timestamptz, interval, timestamptz[], boolean),
   caudal.series_samples(int[], timestamptz, timestamptz, int), caudal.series_latest(int[]),
   caudal.consumption_of(int[], text, text, timestamptz, timestamptz), caudal.check_zone(int[], text),
   caudal.numbers_of(int[], text, text, timestamptz, timestamptz),
   caudal.series_consumption(int[], text, text, timestamptz, timestamptz),
   caudal.tenant_months(int), caudal.tenant_month(int, date) from public;
-grant execute on function caudal.own_series(int[]), caudal.series_pieces(int[], text, timestamptz, timestamptz),
+grant execute on function caudal.own_series(int[]), caudal.readings_around(int, timestamptz), caudal.series_pieces(int[], text, timestamptz, timestamptz),
   caudal.series_slots(int[], text, text, timestamptz, timestamptz, interval, timestamptz[], boolean),
   caudal.series_samples(int[], timestamptz, timestamptz, int), caudal.series_latest(int[]),
   caudal.series_consumption(int[], text, text, timestamptz, timestamptz) to caudal_app;

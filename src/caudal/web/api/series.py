@@ -8,18 +8,23 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from litestar import Response, get
-from litestar.params import QueryParameter
+from litestar import Response, delete, get, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 
 from caudal.core.errors import InvalidInput
-from caudal.insight import consumption, export, live, queries, states
+from caudal.insight import consumption, export, live, queries, replacements, states
+from caudal.insight.replacements import Replacement, ReplacementIn
+from caudal.registry import audit
 from caudal.registry.permissions import Action
 from caudal.web.guards import requires
-from caudal.web.inject import Database, Given
+from caudal.web.inject import Caller, Database, Given
 
 NEEDS = frozenset({"live_hub"})
 READ = [requires(Action.TELEMETRY_READ)]
+WRITE = [requires(Action.REGISTRY_WRITE)]
+
+Id = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 
 Series = Annotated[
     list[str],
@@ -188,4 +193,39 @@ async def _events(
         await values.aclose()
 
 
-ROUTES = [data, consumed, time_in_states, latest, live_values]
+class Replacements(msgspec.Struct, frozen=True):
+    """A counter's replaced dials, oldest first."""
+
+    items: list[Replacement]
+
+
+@get("/api/points/{point_id:int}/replacements", guards=READ)
+async def list_replacements(point_id: Id, door: Database) -> Replacements:
+    """When this counter's dial was replaced, and what the old and the new one showed."""
+    async with door.read() as connection:
+        return Replacements(await replacements.find(connection, point_id))
+
+
+@post("/api/points/{point_id:int}/replacements", guards=WRITE, status_code=201)
+async def create_replacement(
+    point_id: Id, data: JSONBody[ReplacementIn], door: Database, principal: Caller
+) -> Replacement:
+    """Note that the dial was replaced: the next answer has it, however late it is noted."""
+    async with door.write() as connection:
+        made = await replacements.create(connection, point_id, data, by=principal.actor)
+        await audit.record(connection, principal, "point.dial_replaced", f"point:{point_id}")
+    return made
+
+
+@delete("/api/points/{point_id:int}/replacements/{replacement_id:int}", guards=WRITE)
+async def delete_replacement(point_id: Id, replacement_id: Id, door: Database, principal: Caller) -> None:
+    """Take a replacement back that was none."""
+    async with door.write() as connection:
+        await replacements.delete(connection, point_id, replacement_id)
+        await audit.record(connection, principal, "point.dial_not_replaced", f"point:{point_id}")
+
+
+ROUTES = [
+    data, consumed, time_in_states, latest, live_values,
+    list_replacements, create_replacement, delete_replacement,
+]  # fmt: skip

@@ -29,6 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /api/points": {"body": {"device_id": "{device_id:int}", "name": "power", "unit": "W"}},
     "GET /api/points/{point_id}": {},
     "PATCH /api/points/{point_id}": {"body": {"display_name": "n"}},
+    "GET /api/points/{point_id}/replacements": {},
+    "POST /api/points/{point_id}/replacements": {"body": {"at": "2026-01-02T00:00:00Z"}},
+    "DELETE /api/points/{point_id}/replacements/{replacement_id}": {},
     "GET /api/profiles": {"query": {"q": "p"}},
     "POST /api/profiles": {"body": {"name": "other", "commands": [{"name": "reset"}]}},
     "GET /api/profiles/{profile_id}": {},
@@ -82,8 +85,9 @@ async def plant(world: Any, tenant: str) -> dict[str, Any]:
     gateway = await make("/api/gateways", code=f"{tenant}-GW", mac=f"02:00:00:00:00:{last}", site_id=site)
     device = await make("/api/devices", name=f"{tenant}-device", site_id=site, profile_id=profile)
     point = await make("/api/points", device_id=device, name=f"{tenant}-point", kind="counter")
+    replacement = await make(f"/api/points/{point}/replacements", at="2026-01-01T00:00:00Z", note=tenant)
     command = await make(f"/api/devices/{device}/commands", name="reset", idempotency_key=f"{tenant}-1")
     return {
         "site_id": site, "site_name": f"{tenant} site", "profile_id": profile, "gateway_id": gateway,
-        "device_id": device, "point_id": point, "command_id": command,
+        "device_id": device, "point_id": point, "command_id": command, "replacement_id": replacement,
     }  # fmt: skip
