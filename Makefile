@@ -47,7 +47,8 @@ s3: .cache/s3/versitygw ## Make the S3 server that tests run on (needs Go 1.21 o
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate
 lock: $(BIN)/uv ## Take current versions of everything
 	@$(COMPILE) pyproject.toml -o requirements.lock
-	@$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) pyproject.toml --extra otel -c requirements.lock -o requirements-otel.lock
+	@$(COMPILE) pyproject.toml --group dev -c requirements-otel.lock -o requirements-dev.lock
 
 clean: ## Remove what was built; data stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

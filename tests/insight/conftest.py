@@ -57,14 +57,15 @@ class World:
                 columns=["series", "ts", "v_num", "v_bool", "v_text", "qual", "received"],
                 records=[(*row, row[1]) for row in rows],
             )
-            keys = {
-                invalidation.key(row[0], micros(row[1])) for row in rows if micros(row[1]) < edge.threshold
-            }
+            late: invalidation.Hours = {}
+            for row in rows:
+                if micros(row[1]) < edge.threshold:
+                    late.setdefault(micros(row[1]) // invalidation.HOUR_US, set()).add(row[0])
             if marks is not None:
-                keys = marks.missing(edge.epoch, keys)
-            await invalidation.invalidate(connection, keys)
+                late = marks.missing(edge.epoch, late)
+            await invalidation.invalidate(connection, late)
         if marks is not None:
-            marks.committed(edge.epoch, keys)
+            marks.committed(edge.epoch, late)
 
     async def numbers(self, series: int, points: Iterable[tuple[datetime, float]]) -> None:
         await self.store((series, ts, value, None, None, 0) for ts, value in points)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caudal.telemetry import invalidation
-from caudal.telemetry.rows import head, other, pack_double, tail, times
+from caudal.telemetry.rows import head, other, pack_double, pack_numbers, tail, times
 
 from .conftest import World, micros
 
@@ -213,7 +213,7 @@ async def test_a_writer_that_relies_on_its_mark_is_waited_for(world: World) -> N
         transaction = connection.transaction()
         await transaction.start()
         edge = await invalidation.edge(connection)
-        assert marks.missing(edge.epoch, {invalidation.key(series, micros(late))}) == set()
+        assert marks.missing(edge.epoch, {micros(late) // invalidation.HOUR_US: {series}}) == {}
         await connection.execute(
             "insert into caudal.sample(series, ts, received, v_num) values ($1, $2, now(), 1)",
             series, late + timedelta(seconds=1),
@@ -242,8 +242,33 @@ def test_late_rows_are_found_in_whatever_they_are_packed(made: list[tuple[int, i
             else front + at + pack_double(1.0) + tail(meta)
         )  # fmt: skip
     edge = 2**51
-    found = invalidation.late_keys(b"".join(packed), len(packed), edge) if packed else set()
-    assert found == {invalidation.key(series, ts) for series, ts, _ in made if ts < edge}
+    found: invalidation.Hours = {}
+    if packed:
+        invalidation.add_late(found, b"".join(packed), len(packed), edge)
+    true: invalidation.Hours = {}
+    for series, ts, _ in made:
+        if ts < edge:
+            true.setdefault(ts // invalidation.HOUR_US, set()).add(series)
+    assert found == true
+
+
+def test_what_the_fast_road_packed_is_read_back() -> None:
+    ids, ts = list(range(1, 12)), micros(NOW)
+    parts = [part for one in ids for part in (head(one, 0, 3), times(ts, ts), 1.5, tail(None))]
+    found: invalidation.Hours = {}
+    invalidation.add_packed(found, pack_numbers(parts, len(ids)), len(ids), ts)
+    assert found == {ts // invalidation.HOUR_US: set(ids)}
+
+
+def test_what_was_marked_is_forgotten_with_its_epoch_and_when_it_is_too_much() -> None:
+    marks = invalidation.Marks(most=5)
+    marks.committed(1, {7: {1, 2, 3}})
+    assert marks.missing(1, {7: {1, 4}, 8: {1}}) == {7: {4}, 8: {1}}
+    assert marks.missing(2, {7: {1}}) == {7: {1}}
+    marks.committed(1, {9: {1, 2, 3}})
+    assert marks.missing(1, {7: {1}, 9: {1}}) == {7: {1}}
+    marks.committed(0, {7: {1}})
+    assert marks.missing(1, {7: {1}}) == {7: {1}}
 
 
 async def test_the_app_role_cannot_touch_what_it_may_not(app_pool: asyncpg.Pool, world: World) -> None:

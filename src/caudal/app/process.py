@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from caudal.core import logs
+from caudal.core import logs, tracing
 from caudal.core.lifecycle import Lifecycle, run
+from caudal.core.settings import load
 
 
 def run_process(
@@ -19,7 +20,12 @@ def run_process(
     """Run a process whose parts `start` starts, until it is told to stop; returns the exit status."""
     _raise_file_limit()
     logs.configure(level=os.environ.get("LOG_LEVEL", level))
-    return uvloop.run(run(start, grace=grace))
+    name = start.__module__.rpartition(".")[2]
+    end_traces = tracing.configure(load(tracing.TracingSettings, os.environ), f"caudal-{name}")
+    try:
+        return uvloop.run(run(start, grace=grace))
+    finally:
+        end_traces()
 
 
 def _raise_file_limit() -> None:

@@ -9,6 +9,7 @@ from caudal.app.validate.settings import ValidateSettings
 from caudal.core.db import DatabaseSettings
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.settings import describe
+from caudal.core.tracing import TracingSettings
 from caudal.messaging.connector_settings import SendingSettings
 from caudal.messaging.file_settings import FileSettings
 from caudal.messaging.realtime_settings import RealtimeSettings
@@ -39,6 +40,7 @@ GROUPS: dict[str, type[msgspec.Struct]] = {
     "Messaging: files": FileSettings,
     "Messaging: realtime": RealtimeSettings,
     "Sandbox": SandboxSettings,
+    "Traces": TracingSettings,
     "Validation": ValidateSettings,
 }
 

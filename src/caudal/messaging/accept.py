@@ -18,8 +18,9 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import structlog
 
-from caudal.core import logs
+from caudal.core import logs, tracing
 from caudal.core.errors import CaudalError, Forbidden, InvalidInput, TooLarge, Unavailable
 from caudal.core.eventlog.port import Connection, EventLog
 from caudal.core.eventlog.worker import PASSING
@@ -136,6 +137,7 @@ class Acceptor:
         Raises InvalidInput, TooLarge, Forbidden; Unavailable when it may or may not have been stored (the
         database went away) or too many wait.
         """
+        began = perf_counter()
         try:
             check_content(submission.content)
             check_name(submission.conversation_id)
@@ -145,6 +147,16 @@ class Acceptor:
             self._metrics.rejected.labels(error.code).inc()
             raise
         self._metrics.accepted.inc()
+        if tracing.on:
+            known = structlog.contextvars.get_contextvars()
+            about = {
+                "tenant": tenant,
+                "message_id": str(number),
+                "request_id": known.get("request_id"),
+                "request_trace_id": known.get("trace_id"),
+            }
+            trace = tracing.of_message(number)
+            tracing.record("accept", perf_counter() - began, about, trace=trace, root=True, kind="producer")
         return number
 
     def _enqueue(self, tenant: str, submission: Submission) -> asyncio.Future[UUID]:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from caudal.core import logs
+from caudal.core import logs, tracing
 from caudal.core.eventlog.port import Connection, EventLog, Poison, Record
 from caudal.core.eventlog.worker import AfterCommit
 from caudal.messaging import notify, topics
@@ -89,8 +89,14 @@ class Router:
             for row in deliveries:
                 self._metrics.deliveries.labels(row["channel"]).inc()
             took = time.perf_counter() - started
-            for _ in messages:
+            for message in messages:
                 self._metrics.seconds.observe(took)
+                if tracing.on:
+                    about = {
+                        "tenant": message.tenant, "message_id": message.message_id, "batch": len(messages)
+                    }  # fmt: skip
+                    trace = tracing.of_message(message.message_id)
+                    tracing.record("route", took, about, trace=trace, kind="consumer")
 
         return after
 

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from caudal.core import logs
+from caudal.core import logs, tracing
 from caudal.core.eventlog.port import Poison, Record
 from caudal.core.eventlog.worker import is_passing, pause
 from caudal.core.metrics import Metrics
@@ -153,7 +153,7 @@ class Sender:
         message: Message,
     ) -> None:
         try:
-            accepted = await self._ask(account, message)
+            accepted = await self._ask(out, account, message)
         except ProviderError as error:
             if (
                 error.verdict is Verdict.WRITE_FIRST
@@ -175,12 +175,26 @@ class Sender:
             await self._settle(out, intent, Sent(accepted.provider_id or None))
             await self._learn(out, account, turn, accepted)
 
-    async def _ask(self, account: Account, message: Message) -> Accepted:
+    async def _ask(self, out: OutboundRecord, account: Account, message: Message) -> Accepted:
         started = perf_counter()
+        failed: str | None = "cut off"
         try:
-            return await self._connector.send(account, message)
+            accepted = await self._connector.send(account, message)
+            failed = None
+            return accepted
+        except ProviderError as error:
+            failed = f"{error.verdict.value}: {error.provider_code}"
+            raise
         finally:
-            self._metrics.seconds.labels(self._name).observe(perf_counter() - started)
+            took = perf_counter() - started
+            self._metrics.seconds.labels(self._name).observe(took)
+            if tracing.on:
+                about = {
+                    "tenant": out.tenant, "message_id": out.message_id, "delivery_id": out.delivery_id,
+                    "channel": out.channel, "connector": self._name,
+                }  # fmt: skip
+                trace = tracing.of_message(out.message_id)
+                tracing.record("deliver", took, about, trace=trace, kind="client", failed=failed)
 
     async def _learn(self, out: OutboundRecord, account: Account, turn: Turn, accepted: Accepted) -> None:
         if turn.strikes:

@@ -12,7 +12,7 @@ fleet which replays a month leaves one for each hour and epoch, and not one for 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Callable
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
@@ -44,66 +44,83 @@ async def edge(connection: Connection) -> Edge:
     return Edge(*await connection.fetchval("select caudal.rollup_edge()"))
 
 
+Hours = dict[int, set[int]]
+"""By hour since 1970, the series in question."""
+
+
 class Marks:
-    """What one connection has marked in the present epoch, at most `most` hours; beyond that it forgets, and
-    marks again. A new connection begins with none: its server may not have the last ones."""
+    """What one connection has marked in the present epoch, at most `most` hours of series; beyond that it
+    forgets, and marks again. A new connection begins with none: its server may not have the last ones."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._epoch = -1
-        self._known: set[int] = set()
+        self._known: Hours = {}
+        self._size = 0
 
-    def missing(self, epoch: int, keys: set[int]) -> set[int]:
-        """Those of `keys` that need a mark in `epoch`."""
-        return keys - self._known if epoch == self._epoch else keys
+    def missing(self, epoch: int, late: Hours) -> Hours:
+        """Those of `late` that need a mark in `epoch`."""
+        if epoch != self._epoch:
+            return late
+        none: set[int] = set()
+        known = self._known
+        return {hour: left for hour, ids in late.items() if (left := ids - known.get(hour, none))}
 
-    def committed(self, epoch: int, keys: Collection[int]) -> None:
-        """The transaction that marked `keys` in `epoch` is committed; not before."""
+    def committed(self, epoch: int, marked: Hours) -> None:
+        """The transaction that marked these in `epoch` is committed; not before."""
         if epoch < self._epoch:
             return
-        if epoch > self._epoch or len(self._known) + len(keys) > self._most:
-            self._epoch, self._known = epoch, set()
-        self._known.update(keys)
+        size = sum(map(len, marked.values()))
+        if epoch > self._epoch or self._size + size > self._most:
+            self._epoch, self._known, self._size = epoch, {}, 0
+        self._size += size
+        for hour, ids in marked.items():
+            self._known.setdefault(hour, set()).update(ids)
 
 
-def key(series: int, ts: int) -> int:
-    """One number for a series and the hour of `ts` (microseconds since 1970)."""
-    return (ts // HOUR_US << 32) | series
-
-
-# Numbers without metadata, with a unit and without: what nearly every message consists of. The lengths of
-# fields are read too: where all are as they should be, the next row begins where we think.
+# Of rows made by `pack_numbers`, one after the other, the series' numbers.
+_SERIES: dict[int, Callable[[bytes], tuple[int, ...]]] = {}
+# Numbers without metadata, with a unit and without. The lengths of fields are read too: where all are as they
+# should be, the next row begins where we think.
 _UNIT = Struct(">2x4xi4x2xi2x4xq4x8xi8x12s")
 _PLAIN = Struct(">2x4xi4x2xi4xq4x8xi8x12s")
 _SHAPES = {_UNIT.size: (_UNIT, 2), _PLAIN.size: (_PLAIN, -1)}
 
 
-def late_keys(rows: bytes, count: int, threshold: int) -> set[int]:
-    """`key` of every one of these `count` COPY rows that lies before `threshold`."""
+def add_packed(found: Hours, rows: bytes, count: int, ts: int) -> None:
+    """Add to `found` the hours of a late message whose rows `pack_numbers` made, all of the instant `ts`."""
+    unpack = _SERIES.get(count)
+    if unpack is None:
+        if len(_SERIES) > 1000:
+            _SERIES.clear()
+        unpack = _SERIES[count] = Struct(">" + f"6xi{_UNIT.size - 10}x" * count).unpack
+    found.setdefault(ts // HOUR_US, set()).update(unpack(rows))
+
+
+def add_late(found: Hours, rows: bytes, count: int, threshold: int) -> None:
+    """Add to `found` the hours of those of these COPY rows, of any kind, that lie before `threshold`."""
     form, unit = _SHAPES.get(len(rows) // count, (None, 0))
-    found: set[int] = set()
+    late: list[tuple[int, int]] = []
     if form is not None and len(rows) == form.size * count:
-        shifted, last, hour = threshold - EPOCH_SHIFT, None, 0
         for series, has, ts, length, tail in form.iter_unpack(rows):
             if has != unit or length != 8 or tail != NO_META:
                 break
-            if ts < shifted:
-                if ts != last:
-                    last, hour = ts, (ts + EPOCH_SHIFT) // HOUR_US << 32
-                found.add(hour | series)
-        else:
-            return found
-    return {key(*one) for one in map(identity, split(rows)) if one[1] < threshold}
+            late.append((series, ts + EPOCH_SHIFT))
+    if len(late) < count:
+        late = [identity(row) for row in split(rows)]
+    for series, ts in late:
+        if ts < threshold:
+            found.setdefault(ts // HOUR_US, set()).add(series)
 
 
-async def invalidate(connection: Connection, late: Iterable[int]) -> None:
-    """Mark hours by their `key`, in the same transaction. One row, whatever their number.
+async def invalidate(connection: Connection, late: Hours) -> None:
+    """Mark hours, in the same transaction. One row, whatever their number.
 
     Repetitions and hours that were not late after all do no harm.
     """
-    keys = set(late)
-    if keys:
-        await connection.fetchval(
-            "select caudal.invalidate($1::int[], $2::int[])",
-            array("i", (one & 0xFFFFFFFF for one in keys)), array("i", (one >> 32 for one in keys)),
-        )  # fmt: skip
+    if late:
+        series, hours = array("i"), array("i")
+        for hour, ids in late.items():
+            series.extend(ids)
+            hours.extend([hour] * len(ids))
+        await connection.fetchval("select caudal.invalidate($1::int[], $2::int[])", series, hours)

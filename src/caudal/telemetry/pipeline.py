@@ -11,11 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import tzinfo
+from time import perf_counter
 
 import asyncpg
 import msgspec
 
-from caudal.core import logs
+from caudal.core import logs, tracing
 from caudal.mqtt.ports import Inbound, settle
 from caudal.registry.directory import DeviceEntry, Directory, GatewayEntry, TenantEntry, Wanted
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
@@ -439,7 +440,18 @@ class Pipeline:
         """Store one batch after the other; one task for each writer runs this (see Queue for `express`)."""
         while True:
             batch = await self.queue.take(express=express)
+            began = perf_counter()
             tallies = await writer.store(batch)
+            if tracing.on:
+                about: dict[str, str | int] = {
+                    "writer": writer.name,
+                    "batch": str(writer.batch),
+                    "messages": len(batch.entries),
+                    "stored": sum(tally.stored for tally in tallies.values()),
+                    "duplicates": sum(tally.duplicates for tally in tallies.values()),
+                    "dead": sum(tally.dead for tally in tallies.values()),
+                }
+                tracing.record("ingest batch", perf_counter() - began, about, kind="consumer")
             self._settle(batch, tallies)
 
     def _settle(self, batch: Batch, tallies: dict[int, Tally]) -> None:

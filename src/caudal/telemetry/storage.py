@@ -21,7 +21,7 @@ import asyncpg
 from caudal.core import logs
 from caudal.telemetry import statements as sql
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally
-from caudal.telemetry.invalidation import Edge, Marks, invalidate, late_keys
+from caudal.telemetry.invalidation import Edge, Hours, Marks, add_late, add_packed, invalidate
 from caudal.telemetry.others import EPOCH, instant, store_others
 from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, split
 
@@ -72,9 +72,14 @@ class Writer:
         self._batch = 0
         self._days = known_days
         self._marks = Marks()
-        self._marking: tuple[int, set[int]] = (0, set())
+        self._marking: tuple[int, Hours] = (0, {})
         self.waiting = False
         """Whether the database is away and a batch waits for it."""
+
+    @property
+    def batch(self) -> int:
+        """The number that the ledger's rows have of the last transaction."""
+        return self._batch
 
     async def close(self) -> None:
         """Close the connection."""
@@ -229,15 +234,16 @@ class Writer:
         self._marking = edge.epoch, await self._mark(connection, entries, edge)
         return tallies, number
 
-    async def _mark(
-        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], edge: Edge
-    ) -> set[int]:
+    async def _mark(self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], edge: Edge) -> Hours:
         """Mark the finished hours that these entries add to; returns what was marked."""
-        late: set[int] = set()
+        late: Hours = {}
         for entry in entries:
             if entry.count and entry.oldest < edge.threshold:
-                late |= late_keys(entry.rows, entry.count, edge.threshold)
-        missing = self._marks.missing(edge.epoch, late) if late else late
+                if entry.simple:
+                    add_packed(late, entry.rows, entry.count, entry.oldest)
+                else:
+                    add_late(late, entry.rows, entry.count, edge.threshold)
+        missing = self._marks.missing(edge.epoch, late)
         await invalidate(connection, missing)
         return missing
 

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Histogram
 
+from caudal.core import tracing
 from caudal.core.errors import SettingsError
 from caudal.core.metrics import Metrics
 from caudal.web.problems import allowed
@@ -119,6 +120,11 @@ class Frame:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
+        trace = None
+        if tracing.on:
+            above = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+            trace = tracing.begin(above)
+            structlog.contextvars.bind_contextvars(trace_id=trace.hex)
         started = perf_counter()
         status = 500
 
@@ -147,4 +153,15 @@ class Frame:
         finally:
             method = scope["method"] if scope["method"] in METHODS else "OTHER"
             path = scope.get("path_template") or "unmatched"
-            self._http.observe(method, path, status, perf_counter() - started)
+            seconds = perf_counter() - started
+            self._http.observe(method, path, status, seconds)
+            if trace is not None:
+                failed = f"answered with {status}" if status >= 500 else None
+                about = {
+                    "request_id": request_id,
+                    "http.request.method": method,
+                    "http.route": path,
+                    "http.response.status_code": status,
+                }
+                name = f"{method} {path}"
+                tracing.record(name, seconds, about, trace=trace, kind="server", failed=failed)
