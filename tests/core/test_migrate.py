@@ -3,7 +3,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from caudal.core.migrate import MigrationError, migrate, migrations
+from caudal.core import db
+from caudal.core.migrate import ROLES, MigrationError, migrate, migrations
 
 
 async def test_two_processes_that_start_at_once_migrate_once(empty_database_url: str) -> None:
@@ -40,3 +41,39 @@ async def test_old_months_get_one_partition_each_and_are_dropped_by_age(pool: as
     dropped = {row[0] for row in await pool.fetch("select caudal.drop_partitions('10 days'::interval)")}
     assert labels <= dropped
     assert "sample_default" not in dropped
+
+
+@pytest.mark.parametrize("made_them", [True, False])
+async def test_an_owner_without_an_administrators_rights_becomes_the_roles_it_made(
+    empty_database_url: str, made_them: bool
+) -> None:
+    await migrate(empty_database_url)  # the roles are the server's, and may be there already
+    administrator = await asyncpg.connect(empty_database_url)
+    name, database = "plain_owner", empty_database_url.rpartition("/")[2]
+    try:
+        await administrator.execute("drop schema caudal cascade")
+        await administrator.execute(f"create role {name} login createrole password 'p'")
+        await administrator.execute(f'alter database "{database}" owner to {name}')
+        if made_them:
+            for role in ROLES:  # as whoever makes a role has it
+                await administrator.execute(
+                    f"grant {role} to {name} with admin true, inherit false, set false"
+                )
+        await administrator.execute(f"grant all on schema public to {name}")
+        for view in await administrator.fetch("select viewname from pg_views where schemaname = 'public'"):
+            await administrator.execute(f'drop view public."{view[0]}" cascade')
+        address = empty_database_url.rpartition("@")[2]
+        url = f"postgresql://{name}:p@{address}"
+        if not made_them:
+            with pytest.raises(MigrationError, match="caudal_app"):
+                await migrate(url)
+            return
+        await migrate(url)
+        for role in ROLES:
+            pool = await db.open_pool(url, minimum=1, maximum=1, role=role)
+            assert await pool.fetchval("select current_user") == role
+            await pool.close()
+    finally:
+        await administrator.execute(f'alter database "{database}" owner to current_user')
+        await administrator.execute(f"drop owned by {name} cascade; drop role {name}")
+        await administrator.close()

@@ -16,6 +16,8 @@ log = logs.get("migrate")
 
 # Any constant will do, so long as everybody who migrates this database takes the same one.
 LOCK = 0x6361756461
+ROLES = ("caudal_app", "caudal_ingest", "caudal_messaging", "caudal_reader", "caudal_upkeep")
+"""Made by the migrations; each process runs as one of them."""
 
 
 class Migration(NamedTuple):
@@ -45,6 +47,25 @@ def migrations() -> list[Migration]:
             found.append(Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8")))
     found.sort()
     return found
+
+
+async def _join_roles(connection: asyncpg.Connection[Any]) -> None:
+    """Have the owner, who need not be a superuser, be allowed to run processes as the roles it has made."""
+    # From 16 on who makes a role may grant it, and may not yet become it.
+    kind = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
+    missing = await connection.fetch(
+        "select rolname from pg_roles where rolname = any($1) and not pg_has_role(current_user, oid, $2)"
+        " order by 1", ROLES, kind,
+    )  # fmt: skip
+    try:
+        for row in missing:
+            await connection.execute(f"grant {row['rolname']} to current_user")
+    except asyncpg.InsufficientPrivilegeError as error:
+        names = ", ".join(row["rolname"] for row in missing)
+        raise MigrationError(
+            f"The database's owner may not become {names}: somebody else made these roles. "
+            f"As an administrator: grant {names} to the owner."
+        ) from error
 
 
 async def migrate(url: str) -> list[str]:
@@ -91,6 +112,7 @@ async def migrate(url: str) -> list[str]:
                 )
             log.info("migrated", number=migration.number, name=migration.name)
             done.append(migration.name)
+        await _join_roles(connection)
         return done
     finally:
         await connection.close()

@@ -122,10 +122,14 @@ create table caudal.unit (
 --
 -- Where TimescaleDB is loaded it is a hypertable that compresses what is a week old; elsewhere it is partitioned
 -- by us (0002). Nothing but this file, 0002 and retention knows which.
-create function caudal.has_timescale() returns boolean language sql stable as $$
-  select exists (select from pg_available_extensions where name = 'timescaledb')
-     and coalesce(current_setting('shared_preload_libraries', true), '') like '%timescaledb%'
-$$;
+create function caudal.has_timescale() returns boolean language plpgsql stable as $$
+begin
+  return exists (select from pg_available_extensions where name = 'timescaledb')
+     and coalesce(current_setting('shared_preload_libraries', true), '') like '%timescaledb%';
+exception when insufficient_privilege then
+  -- Not for every owner to see: then whether the administrator has made the extension here.
+  return exists (select from pg_extension where extname = 'timescaledb');
+end $$;
 
 do $$
 declare
