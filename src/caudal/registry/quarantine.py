@@ -67,8 +67,9 @@ async def find(
 
 
 async def _quarantined(connection: Any, device: int) -> None:
+    # Not `for update`: the messages of a release that is under way register points of this very device.
     status = await connection.fetchval(
-        "select status from caudal.device where id = $1::bigint for update", device
+        "select status from caudal.device where id = $1::bigint for no key update", device
     )
     if rules.existing(status, "device") not in ("quarantined", "rejected"):
         raise Conflict("The device is not in quarantine.")

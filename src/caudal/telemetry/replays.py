@@ -7,10 +7,13 @@ what is stored already, and counts it as duplicates. Connections are ingest's: t
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import msgspec
@@ -59,8 +62,11 @@ on conflict (day, tenant_id, writer) do update set
 
 HELD = """
 select h.id, h.topic, h.payload, h.received from caudal.held_message h
-where h.tenant_id = $1 and h.device_name = $2 and h.id > $3 and h.id <= $4 order by h.id limit $5
+where h.tenant_id = $1 and h.device_name = $2 and h.id <= $3 order by h.id limit $4
 """
+
+TURN = "select pg_advisory_xact_lock(hashtextextended('caudal replay', 0))"
+HELD_TURN = "select caudal.held_turn($1, $2)"
 
 
 class Replayed(msgspec.Struct):
@@ -110,6 +116,28 @@ class _Corrections:
             await connection.execute(CORRECT, [day for day, _ in keys], [of for _, of in keys], *columns)
 
 
+_turns: WeakKeyDictionary[Pipeline, asyncio.Lock] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _alone(
+    pool: asyncpg.Pool[Any], pipeline: Pipeline, turn: str, *arguments: object
+) -> AsyncIterator[Any]:
+    """A transaction that no other chunk with the same `turn` overlaps, in this process or another.
+
+    Between reading a message and settling it there is its way through the pipeline: two who read the same
+    would each leave its dead letters, and each take the other's for a twin. One at a time in a process, so
+    that those who wait hold no connection that the pipeline, for the one whose turn it is, may need.
+    """
+    async with (
+        _turns.setdefault(pipeline, asyncio.Lock()),
+        pool.acquire() as connection,
+        connection.transaction(),
+    ):
+        await connection.execute(turn, *arguments)
+        yield connection
+
+
 def _microseconds(at: datetime) -> int:
     return round((at.astimezone(UTC) - EPOCH).total_seconds() * 1_000_000)
 
@@ -143,8 +171,9 @@ async def replay(
     waiting = sorted(row["id"] for row in known if row["status"] == "open")
     for start in range(0, len(waiting), CHUNK):
         chunk = [number for number in waiting[start : start + CHUNK] if number not in done]
-        for result in await _replay_some(pool, pipeline, chunk, by, tenant):
-            done[result.id] = result
+        async with _alone(pool, pipeline, TURN) as connection:
+            for result in await _replay_some(connection, pipeline, chunk, by, tenant):
+                done[result.id] = result
         progress(min(start + CHUNK, len(waiting)), len(waiting))
     for number in waiting:
         # Settled by somebody else meanwhile, or no telemetry.
@@ -153,10 +182,10 @@ async def replay(
 
 
 async def _replay_some(
-    pool: asyncpg.Pool[Any], pipeline: Pipeline, numbers: list[int], by: str, tenant: str | None
+    connection: Any, pipeline: Pipeline, numbers: list[int], by: str, tenant: str | None
 ) -> list[Replayed]:
     messages: dict[tuple[str, bytes], _Message] = {}
-    for row in await pool.fetch(OPEN, numbers, LOG_FORMAT, tenant):
+    for row in await connection.fetch(OPEN, numbers, LOG_FORMAT, tenant):
         message = messages.setdefault(
             (row["was"], row["digest"]),
             _Message(row["topic"], row["payload"], _microseconds(row["received"]), row["fixed"], []),
@@ -164,7 +193,7 @@ async def _replay_some(
         message.letters.append((row["id"], row["reason"], row["pointer"]))
     if not messages:
         return []
-    before = await pool.fetchval("select max(id) from caudal.dead_letter")
+    before = await connection.fetchval("select max(id) from caudal.dead_letter")
     chosen = list(messages.values())
     outcomes = await submit(
         pipeline,
@@ -172,35 +201,34 @@ async def _replay_some(
         received=[message.received for message in chosen],
     )
     results: list[Replayed] = []
-    async with pool.acquire() as connection, connection.transaction():
-        marks = [digest(message.topic, message.payload) for message in chosen]
-        fresh = await connection.fetch(
-            "select id, digest, reason, pointer from caudal.dead_letter where digest = any($1)"
-            " and id > $2 and status = 'open' order by id",
-            marks,
-            before,
-        )
-        settled: dict[int, str] = {}
-        twins: list[int] = []
-        for message, outcome, mark in zip(chosen, outcomes, marks, strict=True):
-            left = [row for row in fresh if row["digest"] == mark]
-            for number, reason, pointer in message.letters:
-                result = _result(number, outcome)
-                same = [row["id"] for row in left if (row["reason"], row["pointer"]) == (reason, pointer)]
-                if same and not message.fixed:
-                    twins += same
-                    result.result = "refused"
-                else:
-                    result.dead_letters = [row["id"] for row in left if message.fixed]
-                    settled[number] = _outcome_json(result)
-                results.append(result)
-        corrections = _Corrections()
-        for row in await connection.fetch(SETTLED, list(settled), list(settled.values()), by):
-            # It was received once: what it came to now is what it came to.
-            corrections.add(row, received=-row["items"], dead=-row["items"])
-        for row in await connection.fetch(TWINS, twins):
-            corrections.add(row, dead=-row["items"], duplicates=row["items"])
-        await corrections.write(connection)
+    marks = [digest(message.topic, message.payload) for message in chosen]
+    fresh = await connection.fetch(
+        "select id, digest, reason, pointer from caudal.dead_letter where digest = any($1)"
+        " and id > $2 and status = 'open' order by id",
+        marks,
+        before,
+    )
+    settled: dict[int, str] = {}
+    twins: list[int] = []
+    for message, outcome, mark in zip(chosen, outcomes, marks, strict=True):
+        left = [row for row in fresh if row["digest"] == mark]
+        for number, reason, pointer in message.letters:
+            result = _result(number, outcome)
+            same = [row["id"] for row in left if (row["reason"], row["pointer"]) == (reason, pointer)]
+            if same and not message.fixed:
+                twins += same
+                result.result = "refused"
+            else:
+                result.dead_letters = [row["id"] for row in left if message.fixed]
+                settled[number] = _outcome_json(result)
+            results.append(result)
+    corrections = _Corrections()
+    for row in await connection.fetch(SETTLED, list(settled), list(settled.values()), by):
+        # It was received once: what it came to now is what it came to.
+        corrections.add(row, received=-row["items"], dead=-row["items"])
+    for row in await connection.fetch(TWINS, twins):
+        corrections.add(row, dead=-row["items"], duplicates=row["items"])
+    await corrections.write(connection)
     return results
 
 
@@ -228,8 +256,8 @@ async def release_held(
     """Send what `device` of `tenant` (names) sent while in quarantine through ingest, in the order it came.
 
     Returns the number of messages. To be called once the claim is committed; safe to call again after an
-    interruption, and by two at once. What names another device that is still in quarantine is held for that
-    one again. Raises NotFound when there is no such tenant.
+    interruption, and by two at once, who take turns. What names another device that is still in quarantine
+    is held for that one again. Raises NotFound when there is no such tenant.
     """
     owner = await pool.fetchval("select id from caudal.tenant where name = $1", tenant)
     if owner is None:
@@ -240,17 +268,17 @@ async def release_held(
     last = await pool.fetchval(
         "select max(id) from caudal.held_message where tenant_id = $1 and device_name = $2", owner, device
     )
-    done, after, size = 0, 0, 1
+    done, size = 0, 1
     while last is not None:
-        rows = await pool.fetch(HELD, owner, device, after, last, size)
-        if not rows:
-            break
-        await submit(
-            pipeline,
-            [(row["topic"], row["payload"], Principal(f"t:{tenant}:d:{device}")) for row in rows],
-            received=[_microseconds(row["received"]) for row in rows],
-        )
-        async with pool.acquire() as connection, connection.transaction():
+        async with _alone(pool, pipeline, HELD_TURN, owner, device) as connection:
+            rows = await connection.fetch(HELD, owner, device, last, size)
+            if not rows:
+                break
+            await submit(
+                pipeline,
+                [(row["topic"], row["payload"], Principal(f"t:{tenant}:d:{device}")) for row in rows],
+                received=[_microseconds(row["received"]) for row in rows],
+            )
             corrections = _Corrections()
             for row in await connection.fetch(
                 "delete from caudal.held_message where id = any($1::bigint[]) returning tenant_id as tenant,"
@@ -260,7 +288,6 @@ async def release_held(
                 corrections.add(row, received=-row["items"], held=-row["items"])
             await corrections.write(connection)
         done += len(rows)
-        after = rows[-1]["id"]
         progress(done)
         # The first alone, so that those behind it find its points known and keep their order in one batch.
         size = min(size * 4, CHUNK)

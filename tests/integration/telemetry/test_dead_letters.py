@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import asyncpg
 import msgspec
 import pytest
 
+from caudal.core import db
 from caudal.core.errors import Conflict, InvalidInput, NotFound
-from caudal.telemetry import dead_letters, ledger
+from caudal.telemetry import dead_letters, ledger, replays
 from caudal.telemetry.dead_letters import Filter
 from caudal.telemetry.replays import release_held, replay
-from caudal.telemetry.submit import Message, submit
+from caudal.telemetry.submit import Message, Outcome, submit
 
 from .conftest import MakePipeline
 from .test_submit import ANYONE, v1
@@ -157,6 +159,46 @@ async def test_two_replays_at_once_count_once(make_pipeline: MakePipeline, pool:
     await agrees(pool)
 
 
+async def test_two_replays_of_what_is_refused_again_lose_nothing(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would take the letters that the other's try left for twins of its own, and remove them."""
+    pipelines = [await make_pipeline(), await make_pipeline()]
+    await submit(pipelines[0], [(TOPIC, b"{" + bytes([n]), ANYONE) for n in range(128, 158)])
+    numbers = await dead_letters.choose(pool, Filter())
+    both_are_here, one_is_done = asyncio.Event(), asyncio.Event()
+    here = 0
+
+    async def meet(*arguments: Any, **named: Any) -> list[Outcome]:
+        nonlocal here
+        came = await submit(*arguments, **named)
+        here += 1
+        if here == 2:
+            both_are_here.set()
+        # If they may meet at all, they do, and one is done before the other goes on; who has to go alone does
+        # not wait for ever.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for((both_are_here if here == 1 else one_is_done).wait(), 0.5)
+        return came
+
+    async def put_back(own: Any, pipeline: Any) -> list[replays.Replayed]:
+        came = await replay(own, pipeline, numbers, by="me")
+        one_is_done.set()
+        return came
+
+    monkeypatch.setattr(replays, "submit", meet)
+    # Pools of their own, as two processes have.
+    others = [await asyncpg.create_pool(database_url, min_size=1, max_size=3) for _ in range(2)]
+    came = await asyncio.gather(
+        *(put_back(own, pipeline) for own, pipeline in zip(others, pipelines, strict=True))
+    )
+    for own in others:
+        await own.close()
+    assert {result.result for results in came for result in results} == {"refused"}
+    assert await dead_letters.choose(pool, Filter()) == numbers
+    await agrees(pool)
+
+
 async def test_discard_and_expire(make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]) -> None:
     pipeline = await make_pipeline()
     await submit(pipeline, [(TOPIC, bytes([n]), ANYONE) for n in range(128, 138)])
@@ -245,3 +287,43 @@ async def test_a_device_still_in_quarantine_loses_nothing(
     await agrees(pool)
     with pytest.raises(NotFound):
         await release_held(pool, pipeline, "nobody", "a")
+
+
+async def test_two_releases_at_once_leave_each_dead_letter_once(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], database_url: str
+) -> None:
+    await pool.execute("insert into caudal.tenant(name, unknown_devices) values ('acme', 'hold')")
+    pipelines = [await make_pipeline(), await make_pipeline()]
+    messages = [v1("a", n % 60, (f"p{n // 60}", n), ("bad", f"warm {n}")) for n in range(300)]
+    await submit(pipelines[0], messages)
+    await pool.execute("update caudal.device set status = 'active' where name = 'a'")
+    others = [await asyncpg.create_pool(database_url, min_size=1, max_size=2) for _ in range(2)]
+    counts = await asyncio.gather(
+        *(release_held(others[n % 2], pipelines[n % 2], "acme", "a") for n in range(6))
+    )
+    for own in others:
+        await own.close()
+    assert sum(counts) == 300
+    sums = await total(pool)
+    assert (sums["received"], sums["stored"], sums["dead"], sums["duplicates"]) == (600, 300, 300, 0)
+    assert await pool.fetchval("select count(*) from caudal.dead_letter") == 300
+    await agrees(pool)
+
+
+async def test_a_release_and_a_rejection_at_once_share_nothing(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]
+) -> None:
+    await pool.execute("insert into caudal.tenant(name, unknown_devices) values ('acme', 'hold')")
+    pipeline = await make_pipeline()
+    await submit(pipeline, [v1("a", n % 60, (f"p{n // 60}", n)) for n in range(300)])
+    number = await pool.fetchval("update caudal.device set status = 'active' where name = 'a' returning id")
+
+    async def reject() -> int:
+        async with db.tenant_transaction(pool, "acme") as connection:
+            return await connection.fetchval("select caudal.reject_held($1)", number)
+
+    released, rejected = await asyncio.gather(release_held(pool, pipeline, "acme", "a"), reject())
+    assert released + rejected == 300
+    sums = await total(pool)
+    assert (sums["stored"], sums["dead"], sums["held"]) == (released, rejected, 0)
+    await agrees(pool)

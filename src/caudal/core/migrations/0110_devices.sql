@@ -242,6 +242,12 @@ create trigger access after update on caudal.gateway for each row
 create trigger access after update on caudal.tenant for each row
   when ((old.name, old.status) is distinct from (new.name, new.status)) execute function caudal.access_changed();
 
+-- Who moves what a device has held, to rows or to dead letters, does so alone until the transaction ends: what two
+-- had read would be counted by both.
+create function caudal.held_turn(tenant int, device text) returns void
+  language sql set search_path = pg_catalog, pg_temp
+  as $$ select pg_advisory_xact_lock(hashtextextended('caudal held ' || tenant || ':' || device, 0)) $$;
+
 -- What a rejected device had sent becomes dead letters; the ledger follows, so that its sums still agree.
 create function caudal.reject_held(device bigint) returns bigint
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -249,6 +255,7 @@ declare wanted text; owner int := caudal.current_tenant(); moved bigint;
 begin
   select d.name into wanted from caudal.device d where d.id = device and d.tenant_id = owner;
   if wanted is null then return 0; end if;
+  perform caudal.held_turn(owner, wanted);
   with gone as (
     delete from caudal.held_message h where h.tenant_id = owner and h.device_name = wanted returning *
   ), kept as (
