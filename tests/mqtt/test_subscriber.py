@@ -316,3 +316,30 @@ def test_workers_have_names_of_their_own(tmp_path: Path) -> None:
     assert again.client_id == name
     for identity in (two, again, elsewhere):
         identity.release()
+
+
+@VERSIONS
+async def test_a_worker_with_one_tenant_is_held_back_for_it(
+    broker: Any, publisher: Any, sink: Any, subscribe: Any, version: int
+) -> None:
+    subscriber = await subscribe(broker.port, version=version, alone=True)
+    connection = subscriber.connection
+    connection.hold_back(quota=True)
+    connection.hold_back()
+    await publish(publisher, b"1", b"2")
+    connection.let_go()
+    connection.release()  # the sink has room; the quota is used up all the same
+    assert (connection.held, subscriber.counters.paused, sink.messages) == (True, 1, [])
+    connection.let_go(quota=True)
+    await sink.wait(2)
+    assert (connection.held, subscriber.counters.paused, subscriber.counters.over_quota) == (False, 0, 0)
+
+
+async def test_a_worker_with_several_tenants_is_not(
+    broker: Any, publisher: Any, sink: Any, subscribe: Any
+) -> None:
+    subscriber = await subscribe(broker.port)
+    subscriber.connection.hold_back(quota=True)
+    await publish(publisher, b"1")
+    await sink.wait(1)
+    assert (subscriber.connection.held, subscriber.counters.over_quota) == (False, 1)

@@ -134,3 +134,17 @@ def test_the_cache_has_a_bound() -> None:
         table.match(f"traksense/t/s/{i}/telem")
     table.match("traksense/t/s/" + "x" * 60_000 + "/telem")
     assert table.cache_entries <= 32_768
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tenant"),
+    [
+        ("traksense/acme/+/+/telem", "acme"), ("traksense/acme/s/d/ack", "acme"),
+        ("traksense/+/s/d/ack", None),
+        ("traksense/acme/#", None), ("#", None), ("tds_new/devices/+/telemetry", None), ("fleet/+", "owner"),
+        ("nonsense", None), ("tenants/acme/sites/+/assets/+/telemetry", "acme"),
+    ],
+)  # fmt: skip
+def test_the_one_tenant_of_a_filter(pattern: str, tenant: str | None) -> None:
+    table = TopicTable({**TEMPLATES, "telem": [TEMPLATES["telem"], "fleet/{device}"]})
+    assert table.tenant_of(pattern, "owner") == tenant

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
 
 from caudal.core import logs
+from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.core.notifications import listen_for_ever
@@ -118,13 +120,21 @@ async def open_subscriber(
     life: Lifecycle, doors: DoorSettings, made: IngestParts, settings: AccessSettings
 ) -> Subscriber:
     """Subscribe to the broker that the settings name."""
+    try:
+        address = urlsplit(doors.mqtt_url or "")
+        usable = address.scheme in ("mqtt", "mqtts", "tcp", "ssl") and address.hostname and address.port != 0
+    except ValueError:
+        usable = None
+    if not usable:
+        raise SettingsError("MQTT_URL: write it as mqtt://user:password@host:1883, or mqtts:// for TLS.")
     identity = WorkerIdentity(Path(doors.state_dir))
-    topics = doors.mqtt_topics.split(",") if doors.mqtt_topics else made.pipeline.topics.filters()
+    given = doors.mqtt_topics.split(",") if doors.mqtt_topics else made.pipeline.topics.filters()
+    topics = tuple(topic.strip() for topic in given if topic.strip())
     subscriber = Subscriber(
         SubscriberSettings(
-            url=doors.mqtt_url or "", topics=tuple(topic.strip() for topic in topics if topic.strip()),
-            client_id=identity.client_id, group=doors.mqtt_group or None, qos=doors.mqtt_qos,
-            ca_file=doors.mqtt_ca_file,
+            url=doors.mqtt_url or "", topics=topics, client_id=identity.client_id,
+            group=doors.mqtt_group or None, qos=doors.mqtt_qos, ca_file=doors.mqtt_ca_file,
+            alone=len(made.pipeline.tenants_of(topics)) == 1,
         ),
         made.pipeline,
     )  # fmt: skip

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 P = PacketType
 
+# Why we do not read: any of them will do.
+HOLD_SINK, HOLD_SHARE, HOLD_QUOTA = 1, 2, 4
+
 
 class BrokerError(Exception):
     """The broker refused or broke something; `reason` as in MQTT 5. The subscriber tries again later."""
@@ -35,6 +38,7 @@ class BrokerConnection(PacketStream):
         "_publishing",
         "_subscribed",
         "_transport",
+        "_why",
         "connected",
         "ended",
         "held",
@@ -56,6 +60,7 @@ class BrokerConnection(PacketStream):
         self.principal = subscriber.principal
         self.slot = -1
         self.held = False
+        self._why = 0
         self.session_present = False
         self.window = 65_535
         loop = asyncio.get_running_loop()
@@ -130,6 +135,10 @@ class BrokerConnection(PacketStream):
         return self.subscriber.sink.accepting
 
     def hold(self, size: int) -> None:
+        self._hold(HOLD_SINK)
+
+    def _hold(self, why: int) -> None:
+        self._why |= why
         if not self.held and self._transport is not None:
             self.held = True
             self.counters.paused += 1
@@ -137,14 +146,32 @@ class BrokerConnection(PacketStream):
             self._transport.pause_reading()
 
     def release(self) -> None:
-        """Reads again."""
-        if self.held and self._transport is not None and not self.closed:
+        """Reads again, now that the sink has room, unless there is another reason not to."""
+        self._release(HOLD_SINK)
+
+    def _release(self, why: int) -> None:
+        self._why &= ~why
+        if self.held and not self._why and self._transport is not None and not self.closed:
             self.held = False
             self.counters.paused -= 1
             self.seen = self.wheel.now
             self._transport.resume_reading()
             if self.stopped:
                 self.proceed()
+
+    def hold_back(self, *, quota: bool = False) -> None:
+        """As a device's connection is held back, where all that comes by this one is one tenant's.
+
+        Otherwise it would hold up everybody: MQTT has no flow control for a part of a connection.
+        """
+        if self.subscriber.settings.alone:
+            self._hold(HOLD_QUOTA if quota else HOLD_SHARE)
+        elif quota:
+            self.counters.over_quota += 1
+
+    def let_go(self, *, quota: bool = False) -> None:
+        """Reads again, unless there is another reason not to."""
+        self._release(HOLD_QUOTA if quota else HOLD_SHARE)
 
     def duplicate(self, packet_id: int) -> bool:
         received = self.subscriber.received

@@ -139,6 +139,7 @@ class Counters(msgspec.Struct):
     publishes_out: int = 0
     acked_out: int = 0
     dropped_out: int = 0  # watchers too slow, queues full, expired
+    over_quota: int = 0  # times a tenant went beyond its quota where it cannot be made to wait
 
     GAUGES = ("connections", "pending", "paused", "sessions", "unsettled")
 

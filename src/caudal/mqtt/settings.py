@@ -47,6 +47,7 @@ class SubscriberSettings(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[str, ...]
     client_id: str  # unique to the worker: see `worker_client_id`
     group: str | None = None  # $share/{group}/…, so that workers split one load
+    alone: bool = False  # all that comes is one tenant's, so that it can be made to wait
     qos: int = 1
     version: int = 5  # falls back to 4 when the broker knows no 5
     keep_alive: int = 30

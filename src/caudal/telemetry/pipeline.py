@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from time import perf_counter
 
@@ -107,6 +107,10 @@ class Pipeline:
     def topic_tenant(self) -> str:
         """Whose the topics are that name no tenant."""
         return self._settings.topic_tenant
+
+    def tenants_of(self, filters: Iterable[str]) -> set[str | None]:
+        """The tenants whose topics these filters take in; None stands for any."""
+        return {self.topics.tenant_of(pattern, self.topic_tenant) for pattern in filters}
 
     @property
     def messages(self) -> int:

@@ -158,6 +158,21 @@ class TopicTable:
     def cache_entries(self) -> int:
         return self._cached.cache_info().currsize
 
+    def tenant_of(self, pattern: str, topic_tenant: str) -> str | None:
+        """The one tenant whose topics a filter takes in, None when they may be several's.
+
+        `topic_tenant` has the topics whose template names none.
+        """
+        levels = pattern.split("/")
+        if "#" in levels:
+            return None
+        open_ = "\x01"
+        route = self._match("/".join(open_ if level == "+" else level for level in levels))
+        if route is None or route.mac is not None:
+            return None
+        tenant = route.tenant or topic_tenant
+        return None if open_ in tenant else tenant
+
     def explain(self, topic: str) -> str:
         """A sentence for the dead letter of a topic that `match` gave None for."""
         for template in self._templates:
