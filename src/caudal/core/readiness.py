@@ -8,6 +8,7 @@ part outlives its platform.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Mapping
 
@@ -29,7 +30,9 @@ async def announce(life: Lifecycle, environ: Mapping[str, str], endpoints: Mappi
 
     async def watch() -> None:
         try:
-            await reader.read()
+            # Reset, when it went without having read our line.
+            with contextlib.suppress(OSError):
+                await reader.read()
         finally:
             writer.close()
         life.request_stop()
