@@ -59,7 +59,8 @@ def command(
         database=database_url or installation.database_url,
         mqtt=mqtt_url or installation.mqtt_url,
         http=(http_url or installation.http_url).rstrip("/"),
-        metrics=metrics_url or (installation.metrics_url,),
+        metrics=metrics_url or installation.metrics_urls,
+        scheme=installation.scheme,
     )
     settings = load(ValidateSettings, os.environ)
     status = Console(stderr=True)

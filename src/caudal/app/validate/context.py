@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from caudal.app.validate.ground import Ground
 from caudal.app.validate.line import Ack, Address, Line
 from caudal.app.validate.settings import Load, Target
-from caudal.telemetry.topics import TopicTable
+from caudal.telemetry.topics import Kind
 
 T = TypeVar("T")
 SITE = "validation"
@@ -41,7 +41,6 @@ class Context:
         self.load = load
         self.ground = ground
         self.http = http
-        self.topics = TopicTable()
         self.acknowledged = 0
         """Messages of telemetry that were acknowledged, by whatever door."""
         self.baseline: dict[str, float] = {}
@@ -56,9 +55,13 @@ class Context:
         """A device's name that no other run has."""
         return f"{self.ground.run}-{name}"
 
-    def topic(self, device: str, kind: str = "telem") -> str:
-        """Where a device publishes."""
-        return self.topics.build(kind, tenant=self.ground.tenant, site=SITE, device=device)  # type: ignore[arg-type]
+    def topic(self, device: str, kind: Kind = "telem") -> str:
+        """Where a device (for `meter`: a MAC) publishes. Raises Failed where there is no such topic."""
+        levels = {"mac": device} if kind == "meter" else {"site": SITE, "device": device}
+        try:
+            return self.target.scheme.build(kind, tenant=self.ground.tenant, **levels)
+        except ValueError as error:
+            raise Failed(f"{error}; the check needs one of its own tenant") from None
 
     def conversation(self, name: str) -> str:
         """A conversation's name that no other run has."""

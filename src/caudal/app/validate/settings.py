@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from caudal.core.settings import setting
+from caudal.telemetry.topics import Scheme
 
 
 class ValidateSettings(msgspec.Struct, frozen=True):
@@ -26,6 +27,8 @@ class Target(msgspec.Struct, frozen=True):
     mqtt: str
     http: str
     metrics: tuple[str, ...]
+    scheme: Scheme = msgspec.field(default_factory=Scheme)
+    """The topics that the system uses."""
 
     def shown(self) -> dict[str, str]:
         """The same without what is secret."""

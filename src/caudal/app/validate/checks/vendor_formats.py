@@ -10,6 +10,7 @@ import msgspec
 
 from caudal.app.validate.context import Context, now
 from caudal.app.validate.report import Area, Finding
+from caudal.telemetry.topics import Kind
 
 AREA: Final[Area] = "telemetry"
 NUMBER = 4
@@ -24,7 +25,7 @@ join tds_new_gateway g on g.id = l.gateway_id where g.mac = $1
 async def run(context: Context, finding: Finding) -> None:
     at = now().replace(microsecond=0)
     unix = int(at.timestamp())
-    cases: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    cases: dict[str, tuple[Kind, Any, dict[str, Any]]] = {
         "parsec_v1": (
             "telem", {"di1": 1, "di2": 0, "rssi": -67, "ts": at.isoformat()},
             {"status": "RUN", "fault": False, "rssi": -67.0},
@@ -81,7 +82,7 @@ async def _meters(context: Context, finding: Finding, at: datetime) -> None:
         for code, value in (("M1", 10.5), ("M2", -3.25))
     ]
     payload = {"gateway_mac": mac.upper(), "timestamp": at.isoformat(), "leituras": readings}
-    await context.send(f"tds_new/devices/{mac}/telemetry", payload)
+    await context.send(context.topic(mac, "meter"), payload)
     rows = await context.ground.reader.fetch(READINGS, mac)
     found = sorted((row["valor"], row["unidade"], row["time"]) for row in rows)
     finding.equal("leituras", found, [(-3.25, "kWh", at), (10.5, "kWh", at)])
