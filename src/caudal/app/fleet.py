@@ -70,9 +70,14 @@ async def connect(
     url: str, names: Sequence[str], *, qos: int = 1, window: int = 200, reconnect: bool = True
 ) -> LoadFleet:
     """A connection for each name. Raises InvalidInput (the address), Unavailable (nobody, or refused)."""
-    address = urlsplit(url)
-    if address.scheme not in ("mqtt", "mqtts") or not address.hostname:
-        raise InvalidInput(f"{url!r:.80} is no address such as mqtt://user:password@host:1883.")
+    wrong = InvalidInput(f"{url!r:.80} is no address such as mqtt://user:password@host:1883.")
+    try:
+        address = urlsplit(url)
+        port = address.port
+    except ValueError:
+        raise wrong from None
+    if address.scheme not in ("mqtt", "mqtts") or not address.hostname or port == 0:
+        raise wrong
     secure = address.scheme == "mqtts"
     password = unquote(address.password).encode() if address.password else None
     connects = [

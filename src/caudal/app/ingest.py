@@ -12,6 +12,7 @@ import asyncpg
 
 from caudal.app.doors import IngestParts, open_endpoint, open_subscriber
 from caudal.core import db, logs
+from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics, MetricsServer
 from caudal.core.notifications import listen_for_ever
@@ -71,7 +72,7 @@ async def build(
         # only send the same rows again.
         return await asyncpg.connect(
             url, timeout=10,
-            server_settings={"application_name": f"caudal ingest {worker}", "role": ROLE, **db.KEEP_ALIVE},
+            server_settings={"application_name": f"caudal ingest {worker}", "role": ROLE, **db.SESSION},
         )  # fmt: skip
 
     days: set[int] = set()
@@ -117,7 +118,9 @@ async def start(
     access = load(AccessSettings, environ)
     database = load(db.DatabaseSettings, environ)
     if not database.database_url:
-        raise SystemExit("DATABASE_URL is not set. `caudal up` brings a database of its own.")
+        raise SettingsError("DATABASE_URL is not set. `caudal up` brings a database of its own.")
+    db.check(database.database_url)
+    topic_table(settings.topic_templates)  # said before anything is opened, should it make no sense
     worker = worker or f"{socket.gethostname()}:{os.getpid()}"
     metrics = Metrics()
     server = MetricsServer.start(metrics, doors.metrics_port, doors.metrics_host)
@@ -131,9 +134,10 @@ async def start(
         endpoints["mqtt_url"] = doors.mqtt_url
     else:
         endpoint = await open_endpoint(life, doors, made, access)
-        endpoints["mqtt_url"] = f"mqtt://{doors.mqtt_host}:{endpoint.port}"
+        host = f"[{doors.mqtt_host}]" if ":" in doors.mqtt_host else doors.mqtt_host
+        endpoints["mqtt_url"] = f"mqtt://{host}:{endpoint.port}"
         if doors.mqtt_tls_cert:
-            endpoints["mqtts_url"] = f"mqtts://{doors.mqtt_host}:{endpoint.tls_port}"
+            endpoints["mqtts_url"] = f"mqtts://{host}:{endpoint.tls_port}"
     _tune_collector()
     await announce(life, environ, endpoints)
     log.info("ingest is ready", **endpoints)

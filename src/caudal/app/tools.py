@@ -7,6 +7,7 @@ but the database, and takes the very path that the messages took first.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -87,9 +88,15 @@ class Installation:
         return self._endpoint("http_url", "API_URL")
 
     @property
-    def metrics_url(self) -> str:
-        """Ingest's metrics page. Raises NoInstallation."""
-        return self._endpoint("metrics_url", "METRICS_URL")
+    def metrics_urls(self) -> tuple[str, ...]:
+        """The metrics page of each process of ingest. Raises NoInstallation."""
+        first = self._endpoint("metrics_url", "METRICS_URL")
+        if self._data is None and self._environ.get("METRICS_URL"):
+            return (first,)
+        others = {
+            name: url for name, url in self._kept().items() if re.fullmatch(r"ingest_\d+_metrics_url", name)
+        }
+        return (first, *others.values())
 
     @property
     def scheme(self) -> Scheme:
@@ -123,12 +130,15 @@ class Installation:
 @asynccontextmanager
 async def connected(installation: Installation) -> AsyncIterator[asyncpg.Connection[Any]]:
     """An administrator's connection. Raises NoInstallation when nobody answers."""
+    url = db.check(installation.database_url)
     try:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            installation.database_url, timeout=10, server_settings={"application_name": "caudal tool"}
+            url, timeout=10, server_settings={"application_name": "caudal tool", **db.SESSION}
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise NoInstallation(f"The database does not answer: {error}. Is the installation up?") from None
+    except Exception as error:
+        if (sentence := db.explain(error, url)) is None:
+            raise
+        raise NoInstallation(sentence) from None
     try:
         yield connection
     finally:

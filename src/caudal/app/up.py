@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -17,7 +17,7 @@ from caudal.app.demo import prepare, register_fleet, reserve
 from caudal.app.part import Part
 from caudal.app.tools import KEPT
 from caudal.core import db, logs
-from caudal.core.errors import CaudalError
+from caudal.core.errors import CaudalError, InvalidInput
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.migrate import migrate
 from caudal.core.postgres import EmbeddedPostgres, free_port
@@ -62,8 +62,11 @@ REST = (
 class Platform:
     """Everything `caudal up` runs. `endpoints` is filled once all of it is ready."""
 
-    def __init__(self, directory: Path, *, demo: bool, host: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, *, demo: bool, host: str, environ: Mapping[str, str], ingest: int = 1
+    ) -> None:
         self.directory = directory.absolute()
+        self._ingest = ingest
         self._demo = demo
         self._host = host
         self._environ = dict(environ)
@@ -74,8 +77,13 @@ class Platform:
 
     def lock(self) -> None:
         """Take the directory for this process. Raises AlreadyUp when another one has it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / "lock").open("a+")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.directory / "lock").open("a+")
+        except OSError as error:
+            raise InvalidInput(
+                f"Nothing can be kept in {self.directory} ({error.strerror}). Give another with --data."
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -91,6 +99,8 @@ class Platform:
 
     async def start(self, life: Lifecycle, say: Callable[[str], None] = lambda _: None) -> None:
         """Bring everything up; `say` hears what is being done."""
+        # Before anything starts: where nothing can listen, nothing need start.
+        free_port(0, self._host)
         self.lock()
         ready = self.directory / "endpoints.json"
         ready.unlink(missing_ok=True)
@@ -115,6 +125,9 @@ class Platform:
         self.owner = await self._first_people(database_url)
         if self._demo:
             reserve(environ, self._host)
+        if self._ingest > 1:
+            # Behind a broker they split one subscription; without a group each would be sent everything.
+            environ.setdefault("MQTT_GROUP", "caudal")
         say("Starting ingest and the API")
         found.update(await self._start_parts(life, [*TELEMETRY, *API], environ))
         found["http_url"] = found.pop("api_url")
@@ -129,7 +142,11 @@ class Platform:
                 publisher = _with_credentials(publisher, "admin", environ["MQTT_ADMIN_PASSWORD"])
             rest = (*rest, Part("fleet", ("simulate", "--demo"), environ={"FLEET_MQTT_URL": publisher}))
         say(f"Starting {', '.join(part.name for part in rest)}")
-        found.update(await self._start_parts(life, rest, environ))
+        # First what `found` already has of the first ingest: the others are at the same address.
+        found = {
+            **await self._start_parts(life, (*rest, *self._more_ingest(found["mqtt_url"])), environ),
+            **found,
+        }
         if "mqtt_url" in found and "MQTT_URL" not in self._environ:
             found["mqtt_url"] = _with_credentials(found["mqtt_url"], "admin", environ["MQTT_ADMIN_PASSWORD"])
         self.endpoints = found
@@ -137,6 +154,17 @@ class Platform:
         told = {name: text for name in KEPT if (text := self._environ.get(name.upper()))}
         _write_private(ready, msgspec.json.format(msgspec.json.encode({**found, **told}), indent=2) + b"\n")
         life.on_stop("endpoints.json", _remover(ready))
+
+    def _more_ingest(self, url: str) -> list[Part]:
+        """The processes that share the port, or the subscription, of the one that is at `url`."""
+        own = {} if "MQTT_URL" in self._environ else {"MQTT_PORT": str(urlsplit(url).port)}
+        return [
+            Part(
+                f"ingest_{number}", ("ingest",),
+                environ={**own, "METRICS_PORT": str(free_port(0, self._host))},
+            )
+            for number in range(2, self._ingest + 1)
+        ]  # fmt: skip
 
     async def _first_people(self, database_url: str) -> OneTimeSecret | None:
         pool = await db.open_pool(database_url, minimum=1, maximum=2, name="caudal up")
@@ -187,6 +215,8 @@ class Platform:
             endpoints = await made.start()
         life.on_stop(part.name, made.stop)
         life.spawn(f"keeper of {part.name}", keep_alive(made))
+        if part.name.startswith("ingest_"):
+            endpoints[f"{part.name}_metrics_url"] = endpoints.pop("metrics_url")
         return endpoints
 
     def _secrets(self) -> Secrets:

@@ -37,9 +37,29 @@ def root() -> None:
 
 
 def main() -> None:
-    """Entry point. An error that we raised on purpose is one sentence on stderr and exit status 2."""
+    """Entry point. An error that we raised on purpose is one sentence on stderr and exit status 2.
+
+    So is a database that is away or wrong, wherever it shows. Anything else is a defect, and is shown whole.
+    """
     try:
         root()
     except CaudalError as error:
         click.echo(f"caudal: {error.sentence}", err=True)
         sys.exit(2)
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
+            raise
+        click.echo(f"caudal: {sentence}", err=True)
+        sys.exit(2)
+
+
+def _sentence(error: Exception) -> str | None:
+    import asyncpg
+
+    from caudal.core.db import explain
+
+    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
+        return explain(error)
+    if isinstance(error, OSError):
+        return f"{error}."
+    return None

@@ -46,8 +46,11 @@ class Moment(click.ParamType[datetime]):
             return value
         units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
         text = str(value)
-        if text[:-1].isdigit() and text[-1] in units:
-            return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+        try:
+            if text[:-1].isdecimal() and text[-1] in units:
+                return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+        except OverflowError:
+            self.fail(f"{text!r} is before there were calendars", param, ctx)
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:

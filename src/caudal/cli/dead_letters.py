@@ -27,6 +27,7 @@ from caudal.telemetry.dead_letters import Filter
 from caudal.telemetry.replays import Replayed, replay
 
 CONTEXT = 400
+NUMBER = click.IntRange(1, 2**63 - 1)
 
 
 @click.group()
@@ -53,7 +54,7 @@ def _filters(call: Any) -> Any:
 @click.option("--status", type=click.Choice(["open", "replayed", "discarded", "all"]), default="open",
               show_default=True)  # fmt: skip
 @click.option("--causes", is_flag=True, help="Group what is alike, the most frequent first.")
-@click.option("--before", type=int, help="Go on where the page before ended.")
+@click.option("--before", type=NUMBER, help="Go on where the page before ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @json_option
 def list_(
@@ -94,7 +95,7 @@ def list_(
 
 
 @command.command()
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @data_option
 @click.option("--raw", is_flag=True, help="Write the payload's bytes to stdout and nothing else.")
 @json_option
@@ -149,11 +150,12 @@ def _readable(raw: bytes) -> str:
 
 
 @command.command()
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @data_option
 @click.option("--payload", type=click.File("rb"), help="File with the corrected payload; - is stdin.")
 @click.option("--topic", help="The corrected topic.")
-def fix(number: int, data: Path | None, payload: Any, topic: str | None) -> None:
+@json_option
+def fix(number: int, data: Path | None, payload: Any, topic: str | None, as_json: bool) -> None:
     """Correct a message; the original stays beside it. `replay` then puts the corrected one back."""
 
     async def work() -> list[int]:
@@ -162,6 +164,9 @@ def fix(number: int, data: Path | None, payload: Any, topic: str | None) -> None
             return await dead_letters.fix(connection, number, payload=content, topic=topic)
 
     concerned = run(work())
+    if as_json:
+        print_json({"corrected": concerned})
+        return
     click.echo(f"Corrected for {', '.join(map(str, concerned))}. Next: caudal dead-letters replay {number}.")
 
 
@@ -178,7 +183,7 @@ async def _chosen(
 
 
 @command.command("replay")
-@click.argument("numbers", type=int, nargs=-1)
+@click.argument("numbers", type=NUMBER, nargs=-1)
 @data_option
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All that are open.")
@@ -211,7 +216,7 @@ def replay_(
 
 
 @command.command()
-@click.argument("numbers", type=int, nargs=-1)
+@click.argument("numbers", type=NUMBER, nargs=-1)
 @data_option
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All that are open.")

@@ -10,6 +10,7 @@ import click
 
 from caudal.app.tools import Installation, connected
 from caudal.cli._tools import MOMENT, data_option, json_option, print_json, print_table, progress, run
+from caudal.core.errors import NotFound
 from caudal.telemetry import ledger
 
 
@@ -34,6 +35,8 @@ def command(
             lines = await ledger.sums(
                 connection, tenant=tenant, since=since and since.date(), until=until and until.date()
             )
+            if tenant is not None and not lines and not await ledger.knows(connection, tenant):
+                raise NotFound(f"There is no tenant {tenant!r}. `caudal ledger` alone shows those there are.")
             if not verify:
                 return lines, []
             with progress("Counting") as hear:

@@ -23,11 +23,15 @@ from caudal.core.lifecycle import Lifecycle
 )  # fmt: skip
 @click.option("--demo", is_flag=True, help="Add a simulated fleet, people, and a sandbox to write to.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that everything listens on.")
-def command(data: Path, demo: bool, host: str) -> None:
+@click.option(
+    "--ingest", type=click.IntRange(1, 64), default=1, show_default=True,
+    help="Processes that take telemetry in: they share the MQTT port, or the subscription.",
+)  # fmt: skip
+def command(data: Path, demo: bool, host: str, ingest: int) -> None:
     """Start the whole platform: PostgreSQL, the MQTT endpoint, the API, and all the rest. Ctrl-C stops it."""
     console = Console()
     began = time.monotonic()
-    platform = Platform(data, demo=demo, host=host, environ=os.environ)
+    platform = Platform(data, demo=demo, host=host, environ=os.environ, ingest=ingest)
 
     async def start(life: Lifecycle) -> None:
         with console.status("Starting") as status:

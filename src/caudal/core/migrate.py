@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from caudal.core import logs
-from caudal.core.errors import CaudalError
+from caudal.core.db import check, explain, place
+from caudal.core.errors import CaudalError, Unavailable
 
 log = logs.get("migrate")
 
 # Any constant will do, so long as everybody who migrates this database takes the same one.
 LOCK = 0x6361756461
+OLDEST = 15
 ROLES = ("caudal_app", "caudal_ingest", "caudal_messaging", "caudal_reader", "caudal_upkeep")
 """Made by the migrations; each process runs as one of them."""
 
@@ -71,12 +73,22 @@ async def _join_roles(connection: asyncpg.Connection[Any]) -> None:
 async def migrate(url: str) -> list[str]:
     """Bring the database up to this version; returns the names of what was applied.
 
-    Raises MigrationError when an applied migration's text differs from ours, or the database is newer.
+    Raises MigrationError when an applied migration's text differs from ours, or the database is newer;
+    Unavailable when nobody answers there, or a server that is too old.
     """
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        url, server_settings={"application_name": "caudal migrate"}
-    )
     try:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            check(url), timeout=15, server_settings={"application_name": "caudal migrate"}
+        )
+    except Exception as error:
+        if (sentence := explain(error, url)) is None:
+            raise
+        raise Unavailable(sentence) from None
+    try:
+        if (version := connection.get_server_version()).major < OLDEST:
+            raise Unavailable(
+                f"PostgreSQL at {place(url)} is version {version.major}; Caudal needs {OLDEST} or later."
+            )
         await connection.execute("select pg_advisory_lock($1)", LOCK)
         await connection.execute("create schema if not exists caudal")
         await connection.execute(

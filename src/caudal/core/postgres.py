@@ -22,7 +22,7 @@ from pathlib import Path
 import asyncpg
 
 from caudal.core import logs
-from caudal.core.errors import CaudalError
+from caudal.core.errors import CaudalError, InvalidInput
 
 log = logs.get("postgres")
 
@@ -61,16 +61,21 @@ def binaries() -> Path:
 
 
 def free_port(preferred: int = 0, host: str = "127.0.0.1") -> int:
-    """`preferred` when nobody listens there, else a port the system finds free."""
+    """`preferred` when nobody listens there, else a port the system finds free.
+
+    Raises InvalidInput when `host` is no address of this machine.
+    """
+    why: OSError | None = None
     for port in (preferred, 0):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError:
+            except OSError as error:
+                why = error
                 continue
             return int(probe.getsockname()[1])
-    raise PostgresError(f"No free port on {host}.")
+    raise InvalidInput(f"Nothing can listen on {host} ({why}). Give an address of this machine.")
 
 
 class EmbeddedPostgres:

@@ -68,9 +68,18 @@ class Child:
             raise
         if not line:
             await self.stop(timeout=1)
-            raise StartError(f"{self.name} did not start; its log says why: {self._out}")
+            raise StartError(f"{self.name} did not start{self._last_words()}; its log says more: {self._out}")
         self.endpoints = msgspec.json.decode(line, type=dict[str, str])
         return self.endpoints
+
+    def _last_words(self) -> str:
+        """What it said of itself at its end, in parentheses; nothing when it said nothing for people."""
+        with self._out.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - 4096))
+            lines = log.read().decode(errors="replace").splitlines()
+        said = next((line for line in reversed(lines) if line.strip()), "")
+        return f" ({said.removeprefix('caudal: ')})" if said.startswith("caudal: ") else ""
 
     async def died(self) -> int:
         """Return its exit status once it has ended."""

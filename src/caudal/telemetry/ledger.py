@@ -100,6 +100,11 @@ async def sums(
     return lines
 
 
+async def knows(connection: Any, tenant: str) -> bool:
+    """Whether there is a tenant of that name."""
+    return bool(await connection.fetchval("select exists(select from caudal.tenant where name = $1)", tenant))
+
+
 async def verify(
     connection: Any, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> list[Check]:

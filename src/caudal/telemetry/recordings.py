@@ -35,12 +35,31 @@ def read(lines: Iterable[str], zone: ZoneInfo, *, time_column: str | None = None
     time round is the later one. An hour that they skip did not exist; such a time is read by the offset
     that was valid before. Raises InvalidInput that names the line.
     """
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(_text(lines))
+    try:
+        yield from _rows(reader, zone, time_column)
+    except csv.Error as error:
+        raise InvalidInput(f"Line {reader.line_num + 1} is no CSV: {error}.") from None
+
+
+def _text(lines: Iterable[str]) -> Iterator[str]:
+    number = 0
+    try:
+        for line in lines:
+            number += 1
+            yield line
+    except UnicodeDecodeError:
+        raise InvalidInput(
+            f"After line {number} there is something that is no UTF-8 text. A recording is CSV with a header."
+        ) from None
+
+
+def _rows(reader: csv.DictReader[str], zone: ZoneInfo, time_column: str | None) -> Iterator[Recorded]:
     names = reader.fieldnames or []
     column = time_column or next((name for name in names if name.strip().lower() in TIME_COLUMNS), None)
     if column is None or column not in names:
         raise InvalidInput(
-            f"No column of times among {', '.join(names) or 'none'}; name it with --time-column."
+            f"No column of times among {', '.join(names)[:200] or 'none'}; name it with --time-column."
         )
     before: datetime | None = None
     for row in reader:

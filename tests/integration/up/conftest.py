@@ -25,10 +25,11 @@ class Up:
         self.process: asyncio.subprocess.Process | None = None
         self.environ = dict(ENVIRON)
 
-    async def start(self, *arguments: str) -> dict[str, str]:
+    async def start(self, *arguments: str, **environ: str) -> dict[str, str]:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "caudal", "up", "--data", str(self.directory), *arguments,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.environ, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**self.environ, **environ},
         )  # fmt: skip
         ready = self.directory / "endpoints.json"
         gone = asyncio.create_task(self.process.wait())

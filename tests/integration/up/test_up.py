@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,18 +17,21 @@ import paho.mqtt.client as paho
 import pytest
 
 from tests.integration.up.conftest import ENVIRON, Up
+from tests.mqtt.conftest import Mosquitto
+from tests.mqtt.conftest import free_port as mosquitto_port
 
 
-def publish(url: str, at: str) -> None:
+def publish(url: str, at: str, device: str = "chiller") -> None:
     host, _, rest = url.removeprefix("mqtt://").rpartition("@")
     user, _, password = host.partition(":")
     address, _, port = rest.partition(":")
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.username_pw_set(user, password)
+    if user:
+        client.username_pw_set(user, password)
     client.connect(address, int(port))
     client.loop_start()
     payload = json.dumps({"schema": "v1", "ts": at, "points": [{"name": "t", "v": 21.5}]})
-    client.publish("traksense/acme/plant/chiller/telem", payload, qos=1).wait_for_publish(20)
+    client.publish(f"traksense/acme/plant/{device}/telem", payload, qos=1).wait_for_publish(20)
     client.disconnect()
     client.loop_stop()
 
@@ -71,3 +78,60 @@ async def test_what_a_killed_up_left_behind_is_cleared_by_the_next(up: Up) -> No
     (up.directory / "endpoints.json").unlink()
     endpoints = await up.start()
     assert len(await rows(endpoints["database_url"])) == 1
+
+
+async def writers(url: str) -> int:
+    """Processes that have stored something."""
+    connection = await asyncpg.connect(url)
+    try:
+        return int(
+            await connection.fetchval(
+                "select count(distinct split_part(writer, '/', 1)) from caudal.ledger where messages > 0"
+            )
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.mark.slow
+async def test_several_processes_share_a_port_that_is_not_the_usual_one(up: Up) -> None:
+    with contextlib.ExitStack() as taken:
+        for port in (1883, 5432, 8080, 9100):
+            listener = taken.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):  # somebody has it already: as good
+                listener.bind(("127.0.0.1", port))
+                listener.listen()
+        endpoints = await up.start("--ingest", "2")
+    assert not endpoints["mqtt_url"].endswith(":1883")
+    assert endpoints["metrics_url"] != endpoints["ingest_2_metrics_url"]
+    for number in range(16):
+        # Whose a connection is the kernel decides; sixteen that all go one way are one run in 32,768.
+        await asyncio.to_thread(publish, endpoints["mqtt_url"], "2026-01-01T00:00:00Z", f"d{number}")
+    assert len(await rows(endpoints["database_url"])) == 16
+    assert await writers(endpoints["database_url"]) == 2
+    assert await up.stop() < (0, 10)
+
+
+@pytest.mark.slow
+async def test_behind_a_broker_several_workers_split_the_load(
+    up: Up, require: Callable[[str], str], tmp_path: Path
+) -> None:
+    broker = Mosquitto(require("mosquitto"), tmp_path, mosquitto_port())
+    await broker.start()
+    try:
+        url = f"mqtt://127.0.0.1:{broker.port}"
+        endpoints = await up.start("--ingest", "2", MQTT_URL=url)
+        assert endpoints["mqtt_url"] == url
+        for number in range(16):
+            await asyncio.to_thread(publish, url, "2026-01-01T00:00:00Z", f"d{number}")
+        async with asyncio.timeout(20):
+            while len(await rows(endpoints["database_url"])) < 16:
+                await asyncio.sleep(0.05)  # a broker acknowledges before we have it
+        assert await writers(endpoints["database_url"]) == 2
+        connection = await asyncpg.connect(endpoints["database_url"])
+        assert await connection.fetchval("select sum(duplicates) from caudal.ledger") == 0
+        await connection.close()
+    finally:
+        await up.stop()
+        await broker.stop()

@@ -140,7 +140,8 @@ begin
   if caudal.has_timescale() then
     create extension if not exists timescaledb;
     execute 'create table caudal.sample ' || columns;
-    perform create_hypertable('caudal.sample', 'ts', chunk_time_interval => interval '1 day');
+    -- Weeks: every chunk is in every plan, and a fleet that replays ten years would make thousands of days.
+    perform create_hypertable('caudal.sample', 'ts', chunk_time_interval => interval '7 days');
     alter table caudal.sample set (timescaledb.compress, timescaledb.compress_segmentby = 'series',
                                    timescaledb.compress_orderby = 'ts');
     perform add_compression_policy('caudal.sample', interval '7 days');
