@@ -41,6 +41,19 @@ class IngestParts(msgspec.Struct):
     metrics: Metrics
 
 
+def broker_address(url: str) -> tuple[str, int]:
+    """Host and port of MQTT_URL. Raises SettingsError."""
+    wrong = SettingsError("MQTT_URL: write it as mqtt://user:password@host:1883, or mqtts:// for TLS.")
+    try:
+        address = urlsplit(url)
+        port = address.port
+    except ValueError:
+        raise wrong from None
+    if address.scheme not in ("mqtt", "mqtts", "tcp", "ssl") or not address.hostname or port == 0:
+        raise wrong
+    return address.hostname, port or (8883 if address.scheme in ("mqtts", "ssl") else 1883)
+
+
 def access_rules(pipeline: Pipeline) -> Access:
     """Who may publish and subscribe where, on the topics that are in force for `pipeline`."""
     given = pipeline.topics.templates()
@@ -120,13 +133,7 @@ async def open_subscriber(
     life: Lifecycle, doors: DoorSettings, made: IngestParts, settings: AccessSettings
 ) -> Subscriber:
     """Subscribe to the broker that the settings name."""
-    try:
-        address = urlsplit(doors.mqtt_url or "")
-        usable = address.scheme in ("mqtt", "mqtts", "tcp", "ssl") and address.hostname and address.port != 0
-    except ValueError:
-        usable = None
-    if not usable:
-        raise SettingsError("MQTT_URL: write it as mqtt://user:password@host:1883, or mqtts:// for TLS.")
+    broker_address(doors.mqtt_url or "")
     identity = WorkerIdentity(Path(doors.state_dir))
     given = doors.mqtt_topics.split(",") if doors.mqtt_topics else made.pipeline.topics.filters()
     topics = tuple(topic.strip() for topic in given if topic.strip())

@@ -14,10 +14,11 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from caudal.app.demo import prepare, register_fleet, reserve
+from caudal.app.doors import broker_address
 from caudal.app.part import Part
 from caudal.app.tools import KEPT
 from caudal.core import db, logs
-from caudal.core.errors import CaudalError, InvalidInput
+from caudal.core.errors import CaudalError, InvalidInput, Unavailable
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.migrate import migrate
 from caudal.core.postgres import EmbeddedPostgres, free_port
@@ -101,6 +102,7 @@ class Platform:
         """Bring everything up; `say` hears what is being done."""
         # Before anything starts: where nothing can listen, nothing need start.
         free_port(0, self._host)
+        await self._ask_broker()
         self.lock()
         ready = self.directory / "endpoints.json"
         ready.unlink(missing_ok=True)
@@ -154,6 +156,21 @@ class Platform:
         told = {name: text for name in KEPT if (text := self._environ.get(name.upper()))}
         _write_private(ready, msgspec.json.format(msgspec.json.encode({**found, **told}), indent=2) + b"\n")
         life.on_stop("endpoints.json", _remover(ready))
+
+    async def _ask_broker(self) -> None:
+        """Raises Unavailable when nobody answers at MQTT_URL: ingest would wait, and say so in its log."""
+        if not (url := self._environ.get("MQTT_URL")):
+            return
+        host, port = broker_address(url)
+        try:
+            async with asyncio.timeout(5):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(
+                f"No broker answers at {host}:{port} ({error or 'no answer in time'}). Start it, correct"
+                " MQTT_URL, or unset it: devices then connect to Caudal itself."
+            ) from None
+        writer.close()
 
     def _more_ingest(self, url: str) -> list[Part]:
         """The processes that share the port, or the subscription, of the one that is at `url`."""

@@ -101,6 +101,18 @@ def test_a_database_that_is_not_ours(
     assert "caudal migrate" in err
 
 
+@pytest.mark.parametrize(
+    ("url", "told"), [("nonsense", "mqtt://user"), ("mqtt://127.0.0.1:1", "No broker answers")]
+)
+def test_a_broker_that_cannot_be(
+    url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, err = caudal(monkeypatch, capsys, "up", MQTT_URL=url)
+    assert status == 2
+    assert told in err
+
+
 def test_settings_that_make_no_sense(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
