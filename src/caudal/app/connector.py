@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from caudal.core.readiness import announce
 from caudal.core.settings import load
 from caudal.messaging import connectors, topics, webhooks
 from caudal.messaging.accounts import AccountView, ChannelAccounts, NewAccount
+from caudal.messaging.breaker_board import BreakerBoard
 from caudal.messaging.connector_settings import SendingSettings
 from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.notify import Notifier
@@ -71,6 +73,9 @@ async def run_connector(life: Lifecycle, name: str, made: ConnectorParts) -> Non
         )
         life.spawn(f"{name} webhook lanes", lanes.run())
     sender = Sender(name, connector, made.pool, made.accounts, made.deliveries, settings, made.metrics)
+    board = BreakerBoard(made.pool, f"{name} {socket.gethostname()}:{os.getpid()}", sender.breakers)
+    life.on_stop(f"{name} breakers shown", board.withdraw)
+    life.spawn(f"{name} breaker board", board.run())
     topic, group = GROUPS.get(name, (topics.APPRISE_OUTBOUND, topics.APPRISE_GROUP))
     consumer = await _join(life, made, topic, group, log_metrics)
     # Stopped in reverse: no more lanes, then the calls under way end, and only then may others have our

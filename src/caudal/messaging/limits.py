@@ -193,6 +193,10 @@ class Breakers:
         states = [breaker.state for (name, _), breaker in list(self._breakers.items()) if name == channel]
         return float(next((s for s in (State.OPEN, State.HALF_OPEN) if s in states), State.CLOSED))
 
+    def states(self) -> dict[int, State]:
+        """How each account's breaker stands, of those used since the start."""
+        return {number: breaker.state for (_, number), breaker in list(self._breakers.items())}
+
     def of(self, connector: str, account_id: int) -> Breaker:
         """The breaker of an account."""
         found = self._breakers.get((connector, account_id))

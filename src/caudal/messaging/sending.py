@@ -80,7 +80,7 @@ class Sender:
         self._limits = Limits(
             pool, patience=settings.connector_patience, operator_pause=settings.connector_operator_pause
         )
-        self._breakers = Breakers(
+        self.breakers = Breakers(
             metrics, [name], failures=settings.breaker_failures, seconds=settings.breaker_seconds
         )
         self._calls: set[asyncio.Task[bool]] = set()
@@ -93,7 +93,7 @@ class Sender:
             sentence = f"Nobody has set up {out.channel} for this tenant: caudal connector add."
             await self._give_up(out, "no_account", sentence)
             return
-        breaker = self._breakers.of(self._name, account.id)
+        breaker = self.breakers.of(self._name, account.id)
         if wait := breaker.admit():
             sentence = "The provider does not answer at present; this goes out when it does."
             await self._hold(out, wait, "provider_down", sentence)

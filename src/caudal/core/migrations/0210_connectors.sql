@@ -134,3 +134,21 @@ create function caudal.channel_hook(p_hook uuid) returns table (account caudal.c
   as $$ select a, t.name from channel_account a join tenant t on t.id = a.tenant_id where a.hook = p_hook $$;
 revoke execute on function caudal.channel_hook(uuid) from public;
 grant execute on function caudal.channel_hook(uuid) to caudal_app, caudal_messaging;
+
+-- How each worker's breakers stand, for people to look at (messaging/breaker_board.py). Unlogged: after a crash of the
+-- server every worker writes its own anew.
+create unlogged table caudal.breaker (
+  worker text not null,
+  account_id bigint not null references caudal.channel_account on delete cascade,
+  tenant_id int not null,
+  state text not null check (state in ('closed', 'open', 'half_open')),
+  since timestamptz not null default now(),
+  at timestamptz not null default now(),
+  primary key (worker, account_id)
+);
+create index breaker_account on caudal.breaker (account_id);
+alter table caudal.breaker enable row level security;
+create policy tenant on caudal.breaker using (tenant_id = (select caudal.current_tenant()));
+create policy messaging on caudal.breaker to caudal_messaging using (true) with check (true);
+grant select on caudal.breaker to caudal_app;
+grant select, insert, update, delete on caudal.breaker to caudal_messaging;
