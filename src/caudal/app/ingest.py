@@ -19,6 +19,7 @@ from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
 from caudal.core.settings import load
 from caudal.insight.live import WATCHED, Publisher
+from caudal.insight.raw import Tap
 from caudal.mqtt.ports import ConnectInfo, Principal
 from caudal.registry.access import AccessSettings
 from caudal.registry.directory import Directory, DirectorySettings
@@ -91,16 +92,24 @@ async def build(
     pipeline.on_commit(lambda batch: presence.hear(batch.heard, batch.gateways))
     live = Publisher(pool)
     pipeline.on_commit(live.committed)
+    tap = Tap(pool)
+    pipeline.on_commit(tap.committed)
     ingest_metrics.watch(lambda: pipeline.messages)
     life.spawn("presence", presence.run())
     life.spawn("live watch", live.watch())
     life.spawn("live values", live.tell())
+    life.spawn("raw watch", tap.watch())
+    life.spawn("raw messages", tap.keep())
+
+    def watched(_: str = "") -> None:
+        live.changed()
+        tap.changed()
 
     def forget_all() -> None:
         directory.forget_all()
-        live.changed()
+        watched()
 
-    channels: dict[str, Callable[[str], None]] = {"caudal_registry": directory.forget, WATCHED: live.changed}
+    channels: dict[str, Callable[[str], None]] = {"caudal_registry": directory.forget, WATCHED: watched}
     life.spawn("registry listener", listen_for_ever(connect, channels, on_gap=forget_all))
     for writer in writers:
         life.on_stop(f"connection of {writer.name}", writer.close)
