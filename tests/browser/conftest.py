@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from caudal.app import api, console, devices, messaging
+from caudal.app import api, console, devices, files, messaging
 from caudal.app.ingest import IngestParts, build
 from caudal.core import db
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
+from caudal.messaging.file_settings import FileSettings
 from caudal.messaging.settings import MessagingSettings
 from caudal.registry.access import AccessSettings
 from caudal.registry.mosquitto import MosquittoSettings
@@ -42,9 +43,9 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PEOPLE = {"ana": Role.OWNER, "tito": Role.TECHNICIAN, "vera": Role.VIEWER, "memo": Role.MEMBER}
+PEOPLE = {"ana": Role.OWNER, "tito": Role.TECHNICIAN, "vera": Role.VIEWER, "memo": Role.MEMBER,
+          "rita": Role.VIEWER}  # fmt: skip
 PASSWORD = "secret1"
-AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text()
 
 
 class Site:
@@ -56,6 +57,8 @@ class Site:
         self._thread.start()
         self.life = Lifecycle()
         self.url = ""
+        self.made: Any = None
+        self.folder = ""
         self.admin: Any = None
         self.ingest: IngestParts = None  # type: ignore[assignment]
         self.phones: Any = None
@@ -69,6 +72,7 @@ class Site:
         self.admin = await db.open_pool(url, minimum=1, maximum=3)
         people = PeopleSettings(secret_key="x" * 40, rate_limit_address=0, principal_seconds=0)
         made = await api.parts(self.life, url, people, WebSettings(), Metrics(), environ={})
+        self.made = made
         await create_tenant(self.admin, "default")
         await create_tenant(self.admin, "acme")
         await create_tenant(self.admin, "empty")
@@ -94,6 +98,7 @@ class Site:
                 self.life, made.pool, url, LogSettings(), MessagingSettings(), made.metrics
             )
         )
+        await files.add(self.life, made, FileSettings(files_url=self.folder))
         sandbox = Sandbox("127.0.0.1", 0)
         await sandbox.start(self.life)
         demo.populate(sandbox.world)
@@ -117,7 +122,7 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(server_url: str) -> Iterator[Site]:
+def site(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The platform, for all tests of this folder."""
     name = "caudal_browser"
     base = server_url.rsplit("/", 1)[0]
@@ -126,6 +131,7 @@ def site(server_url: str) -> Iterator[Site]:
         _administer(f"{base}/postgres", f"drop database if exists {name} with (force)",
                     f"create database {name} template caudal_template")
     )  # fmt: skip
+    made.folder = str(tmp_path_factory.mktemp("files"))
     made.run(made.start(f"{base}/{name}"))
     yield made
     made.close()
@@ -194,7 +200,7 @@ class Window:
     def settle(self) -> None:
         """Wait until every chart is drawn, or says why not."""
         self.page.wait_for_function(
-            "[...document.querySelectorAll('[data-chart], [data-chart-from]')]"
+            "() => [...document.querySelectorAll('[data-chart], [data-chart-from]')]"
             ".every(e => e.querySelector('canvas') || (e.dataset.drawn && e.querySelector('.hint')))"
         )
 

@@ -53,6 +53,9 @@ begin
     select acme, id, now() - interval '20 days', true from caudal.device where tenant_id = acme and last_heard is not null;
   insert into caudal.presence(tenant_id, device_id, at, online)
     select acme, id, now() - interval '6 hours', false from caudal.device where tenant_id = acme and name = 'sensor-3';
+  insert into caudal.profile(tenant_id, name, points, commands) values (acme, 'chiller',
+    '[{"name": "temperature", "kind": "gauge", "unit": "°C", "limit_low": -22, "limit_high": -15}, {"name": "energy", "kind": "counter", "unit": "kWh"}]',
+    '[{"name": "setpoint", "params": [{"name": "celsius", "type": "number", "required": true, "minimum": -30, "maximum": -5}], "ack_seconds": 30}]');
   insert into caudal.device(tenant_id, name, status) values (acme, 'estranho-01', 'quarantined'), (acme, 'estranho-02', 'quarantined');
   insert into caudal.ledger(day, tenant_id, writer, messages, received, stored, duplicates, dead, held, first_received, last_received)
     values (current_date, acme, 'ingest-1', 5300, 5300, 5280, 12, 3, 5, now() - interval '5 hours', now() - interval '3 s'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from caudal.registry.permissions import Role
 from caudal.web.console.locale import Locale, chosen
 from caudal.web.console.view import local
+from caudal.web.door import Door
 
 FORM = {"login": "ana", "password": "secret"}
 
@@ -100,6 +102,39 @@ async def test_errors_are_pages(running_api: Any) -> None:
         assert page.headers["x-request-id"] in page.text
 
 
+async def test_a_database_that_is_away_is_said(running_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page with a way to try again, in one's language; a notice where a part of a page was asked for."""
+    await sign_in(running_api)
+
+    def away(_: Door) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(Door, "read", away)
+    page = await running_api.client.get("/console/devices?search=x", headers={"Accept-Language": "pt"})
+    assert page.status_code == 503
+    assert "Banco de dados fora do ar" in page.text
+    assert "Tente de novo em alguns segundos" in page.text
+    assert 'href="/console/devices?search=x"' in page.text
+    part = await running_api.client.get("/console/devices", headers={"HX-Request": "true"})
+    assert part.status_code == 503
+    assert part.headers["hx-retarget"] == "#notice"
+    assert "<html" not in part.text
+    monkeypatch.undo()
+    assert (await running_api.client.get("/console/devices")).status_code == 200
+
+
+async def test_who_is_signed_out_comes_back_to_the_page(running_api: Any) -> None:
+    answer = await running_api.client.get("/console/devices?search=a&site=1")
+    assert answer.headers["location"] == "/console/sign-in?next=%2Fconsole%2Fdevices%3Fsearch%3Da%26site%3D1"
+    headers = {"HX-Request": "true", "HX-Current-URL": "https://host/console/points?kind=state"}
+    answer = await running_api.client.get("/console/points", headers=headers)
+    assert answer.headers["hx-redirect"] == "/console/sign-in?next=%2Fconsole%2Fpoints%3Fkind%3Dstate"
+    # Whatever the address says, sign-in leads to our own pages alone (`local`).
+    headers["HX-Current-URL"] = "https://host//evil.example/"
+    answer = await running_api.client.get("/console/points", headers=headers)
+    assert local(unquote(answer.headers["hx-redirect"].split("next=")[1])) == "/console/"
+
+
 async def test_a_member_sees_no_telemetry_and_is_told(running_api: Any) -> None:
     await sign_in(running_api, Role.MEMBER)
     page = await running_api.client.get("/console/", follow_redirects=True)
@@ -111,7 +146,7 @@ async def test_language_and_theme_are_remembered(running_api: Any) -> None:
     page = await running_api.client.get(
         "/console/sign-in", headers={"Accept-Language": "fr, pt-BR;q=0.8, en;q=0.5"}
     )
-    assert "Nome de usuário" in page.text
+    assert "Usuário ou e-mail" in page.text
     form = {"language": "en", "theme": "dark", "next": "/console/sign-in"}
     answer = await running_api.client.post("/console/preferences", data=form)
     assert answer.headers["location"] == "/console/sign-in"

@@ -13,7 +13,18 @@ import caudal.web.console
 from caudal.messaging import lattice
 from caudal.registry import commands, credentials
 from caudal.registry.permissions import Role
-from caudal.web.console import dead_letters, devices, gateways, history, people, points, view
+from caudal.telemetry import model
+from caudal.web.console import (
+    certificates,
+    dead_letters,
+    devices,
+    gateways,
+    history,
+    people,
+    points,
+    profiles,
+    view,
+)
 from caudal.web.console.filters import SPANS
 from caudal.web.console.locale import LANGUAGES
 from caudal.web.console.words import WORDS
@@ -39,6 +50,12 @@ FAMILIES = {
     "delivery.": set(lattice.State),
     "message.": {"sent", "failed", "delivered", "read"},
     "policy.": set(people.POLICIES),
+    "role_text.": set(Role),
+    # By `locale.known`.
+    "reason.": set(get_args(model.Reason)),
+    "param_type.": set(profiles.TYPES),
+    "revocation.": set(certificates.REASONS),
+    "certificate.": set(certificates.STATES),
     "credential.": set(get_args(get_type_hints(credentials.Credential)["state"])),
 }
 

@@ -74,7 +74,14 @@ def create_app(
         exception_handlers=HANDLERS,
         openapi_config=openapi.config(),
         request_max_body_size=web.http_body_max,
-        state=State({"gate": gate, "web": web, "services": frozenset(given)}),
+        state=State(
+            {
+                "gate": gate,
+                "web": web,
+                "services": frozenset(given),
+                "installation_tenant": people.default_tenant,
+            }
+        ),
         # Ours are in problems.py; Litestar's would put tracebacks on the standard logger.
         logging_config=None,
         debug=False,

@@ -32,6 +32,10 @@ DOORS = {
     **dict.fromkeys(("provision_admit", "provision_register", "provision_state", "provision_holder"), _PKI),
     "renewals_today": "a count over all tenants, for the limit of the whole installation",
     "console_installation": "sizes and queues of the whole, for who may see operations",
+    **dict.fromkeys(
+        ("console_tenants", "console_make_tenant", "console_limit_tenant"),
+        "names, counts and limits of tenants, for the tenant that runs the installation (ADR 0080)",
+    ),
     "watch_series": "says which series a watcher waits for; what they said is read as the tenant",
     "tenant_name": "the name of one tenant by its number",
     "revoked": "what the revocation list publishes to everybody",

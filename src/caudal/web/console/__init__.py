@@ -29,9 +29,12 @@ from caudal.web.console import (
     people,
     phones,
     points,
+    profiles,
     quarantine,
     replays,
+    sites,
     static,
+    tenants,
 )
 from caudal.web.console.view import present
 
@@ -42,6 +45,8 @@ MODULES: tuple[ModuleType, ...] = (
     devices,
     gateways,
     points,
+    sites,
+    profiles,
     history,
     issue,
     certificates,
@@ -51,6 +56,7 @@ MODULES: tuple[ModuleType, ...] = (
     conversations,
     phones,
     operations,
+    tenants,
     people,
 )
 

@@ -1,27 +1,144 @@
-"""A gateway's certificates: revoked here for good. Registrations and authorities are the command line's."""
+"""Certificates: gateways that ask for one, what new gateways ask with, and what is in force."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from litestar import Request, Response, post
+from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from caudal.core.seal import Sealer
 from caudal.registry import audit
 from caudal.registry.permissions import Action
-from caudal.registry.pki import certificates
+from caudal.registry.pki import authority, bootstrap, certificates, registrations, revocation
 from caudal.registry.pki.settings import PkiSettings
 from caudal.web.console import forms
+from caudal.web.console.devices import PAGE, titles
+from caudal.web.console.filters import number
 from caudal.web.console.view import View
 from caudal.web.guards import requires
 from caudal.web.inject import Caller, Database, Given
 
 NEEDS = frozenset({"pki_settings", "sealer"})
+READ = [requires(Action.CERTIFICATES_READ)]
+WRITE = [requires(Action.CERTIFICATES_WRITE)]
+REASONS: tuple[str, ...] = get_args(revocation.Reason)
+STATES = ("valid", "revoked")
 
 
-@post("/certificates/{certificate_id:int}/revoke", guards=[requires(Action.CERTIFICATES_WRITE)],
-      status_code=200)  # fmt: skip
+@get("/certificates", guards=READ)
+async def certificate_page(
+    request: Request[Any, Any, Any], view: Given[View], door: Database
+) -> Response[str]:
+    """Who waits, bootstrap certificates, and the certificates of the account's gateways."""
+    given = request.query_params
+    state = given.get("state") if given.get("state") in STATES else None
+    async with door.read() as connection:
+        try:
+            await authority.certificate_pem(connection)
+            there = True
+        except authority.NoAuthority:
+            there = False
+        waiting = (await registrations.find(connection, status="pending", limit=100)).items
+        batches = await bootstrap.find(connection)
+        found = await certificates.find(
+            connection, search=given.get("search"), after=number(given, "after"), limit=PAGE,
+            revoked={"valid": False, "revoked": True}.get(state or ""),
+        )  # fmt: skip
+        gateways = dict(await titles(connection, "gateway"))
+        sites = await titles(connection, "site")
+    return view.page(
+        "pki.html", section="certificates", there=there, waiting=waiting, batches=batches, found=found,
+        gateways=gateways, sites=sites, reasons=REASONS, states=STATES, state=state,
+        search=given.get("search", ""), searched=any(given.get(name) for name in ("search", "state")),
+    )  # fmt: skip
+
+
+@post("/certificates/registrations/{registration_id:int}/approve", guards=WRITE, status_code=200)
+async def approve(
+    request: Request[Any, Any, Any],
+    registration_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    sealer: Given[Sealer],
+    pki_settings: Given[PkiSettings],
+) -> Response[str]:
+    """Take the gateway in and sign its certificate, which it fetches by itself."""
+    form = forms.texts(await request.form())
+    given = forms.patch(
+        registrations.Approval, {name: text for name, text in form.items() if text.strip()},
+        ("code", "name", "site_id", "capacity"),
+    )  # fmt: skip
+    async with door.write() as connection:
+        made = await registrations.approve(
+            connection, sealer, pki_settings, registration_id, given, by=principal.actor
+        )
+        await audit.record(
+            connection, principal, "registration.approved", f"registration:{registration_id}",
+            mac=made.registration.mac, serial=made.certificate.serial,
+        )  # fmt: skip
+    return view.go(f"/console/gateways/{made.gateway.id}", done="approved")
+
+
+@post("/certificates/registrations/{registration_id:int}/reject", guards=WRITE, status_code=200)
+async def reject(
+    request: Request[Any, Any, Any],
+    registration_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+) -> Response[str]:
+    """Refuse the gateway."""
+    reason = forms.texts(await request.form()).get("reason", "")
+    async with door.write() as connection:
+        made = await registrations.reject(connection, registration_id, reason, by=principal.actor)
+        await audit.record(
+            connection, principal, "registration.rejected", f"registration:{registration_id}", mac=made.mac
+        )
+    return view.go("/console/certificates", done="refused")
+
+
+@post("/certificates/bootstrap", guards=WRITE, status_code=200)
+async def make_bootstrap(
+    request: Request[Any, Any, Any],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    sealer: Given[Sealer],
+    pki_settings: Given[PkiSettings],
+) -> Response[str]:
+    """A bootstrap certificate for a batch of new gateways; its key is in this answer alone."""
+    label = forms.texts(await request.form()).get("label", "")
+    async with door.write() as connection:
+        made = await bootstrap.create(
+            connection, sealer, pki_settings, label, tenant=principal.tenant_id, by=principal.actor
+        )
+        await audit.record(
+            connection, principal, "bootstrap.created", f"bootstrap:{made.bootstrap.id}", label=label
+        )
+    return view.page("made_certificate.html", made=made, back="/console/certificates")
+
+
+@post("/certificates/bootstrap/{bootstrap_id:int}/revoke", guards=WRITE, status_code=200)
+async def revoke_bootstrap(
+    request: Request[Any, Any, Any],
+    bootstrap_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    sealer: Given[Sealer],
+    pki_settings: Given[PkiSettings],
+) -> Response[str]:
+    """End one: nobody registers with it any more."""
+    reason = forms.texts(await request.form()).get("reason") or "unspecified"
+    async with door.write() as connection:
+        await bootstrap.revoke(connection, sealer, pki_settings, bootstrap_id, reason)
+        await audit.record(connection, principal, "bootstrap.revoked", f"bootstrap:{bootstrap_id}")
+    return view.go("/console/certificates", done="certificate_revoked")
+
+
+@post("/certificates/{certificate_id:int}/revoke", guards=WRITE, status_code=200)
 async def revoke(
     request: Request[Any, Any, Any],
     certificate_id: FromPath[int],
@@ -43,4 +160,24 @@ async def revoke(
     return view.go(f"/console/gateways/{made.gateway_id}", done="certificate_revoked")
 
 
-ROUTES = [revoke]
+@post("/gateways/{gateway_id:int}/certificate", guards=WRITE, status_code=200)
+async def generate(
+    gateway_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    sealer: Given[Sealer],
+) -> Response[str]:
+    """A key and a certificate for a gateway that cannot make its own key; in this answer alone."""
+    async with door.write() as connection:
+        made = await certificates.generate(connection, sealer, gateway_id, by=principal.actor)
+        await audit.record(
+            connection, principal, "certificate.generated", f"gateway:{gateway_id}",
+            serial=made.certificate.serial,
+        )  # fmt: skip
+    return view.page("made_certificate.html", made=made, back=f"/console/gateways/{gateway_id}")
+
+
+ROUTES = [
+    certificate_page, approve, reject, make_bootstrap, revoke_bootstrap, revoke, generate,
+]  # fmt: skip

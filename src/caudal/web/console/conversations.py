@@ -9,7 +9,7 @@ from uuid import UUID
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
-from caudal.core.errors import CaudalError, Conflict
+from caudal.core.errors import CaudalError, Conflict, InvalidInput
 from caudal.messaging import conversations as service
 from caudal.messaging.accept import Acceptor, check_name
 from caudal.messaging.deliveries import Deliveries
@@ -119,9 +119,17 @@ async def write(
         conversation_id=form.get("name", "").strip(),
         content=form.get("content", "").replace("\r\n", "\n").strip(),
         recipient_id=form.get("recipient", "").strip() or None,
+        file_id=_file(form.get("file", "")),
     )
     await messages_api.send.fn(message, principal, door, acceptor, form.get("key") or None)
     return view.go(thread_address(message.conversation_id))
+
+
+def _file(text: str) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError as error:
+        raise InvalidInput("file: that is no file's id.") from error
 
 
 def thread_address(name: str) -> str:

@@ -9,6 +9,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from caudal.core.errors import InvalidInput
+from caudal.insight import raw
 from caudal.registry import audit, commands, credentials, devices, points, presence, profiles
 from caudal.registry.permissions import Action
 from caudal.web.console import forms, history
@@ -59,9 +60,11 @@ async def device_list(request: Request[Any, Any, Any], view: Given[View], door: 
             connection, search=given.get("search"), site_id=number(given, "site"), status=status,
             gateway_id=number(given, "gateway"), online=online, after=number(given, "after"), limit=PAGE,
         )  # fmt: skip
-        sites = await titles(connection, "site")
+        choices = {name: await titles(connection, name) for name in ("site", "gateway", "profile")}
+    sites = choices["site"]
     return view.page(
         "devices.html", section="devices", found=found, sites=sites, site_names=dict(sites),
+        choices=choices, kinds=KINDS,
         states=("online", "offline", *STATUSES), state=state, search=given.get("search", ""),
         site_id=number(given, "site"), searched=any(given.get(name) for name in ("search", "site", "state")),
     )  # fmt: skip
@@ -73,6 +76,9 @@ async def device_page(
 ) -> Response[str]:
     """One device."""
     now = datetime.now(UTC)
+    if view.may(Action.TELEMETRY_READ):
+        async with door.write() as connection:
+            await raw.ask(connection, device_id)
     async with door.read() as connection:
         device = await devices.get(connection, device_id)
         own_points = (await points.find(connection, device_id=device_id, limit=200)).items
@@ -112,6 +118,21 @@ async def device_page(
         value_of=value_of, chosen=chosen, spans=history.SPANS,
         span=history.span(request.query_params)[0],
     )  # fmt: skip
+
+
+@post("/devices", guards=WRITE, status_code=200)
+async def make_device(
+    request: Request[Any, Any, Any], view: Given[View], door: Database, principal: Caller
+) -> Response[str]:
+    """A device before it publishes: a meter by gateway, code and Modbus address, any other by its name."""
+    form = forms.texts(await request.form())
+    given = forms.patch(
+        devices.DeviceIn, {name: text for name, text in form.items() if text.strip()}, ("name", *FIELDS)
+    )
+    async with door.write() as connection:
+        made = await devices.create(connection, given)
+        await audit.record(connection, principal, "device.created", f"device:{made.id}", name=made.name)
+    return view.go(f"/console/devices/{made.id}", done="saved")
 
 
 @post("/devices/{device_id:int}", guards=WRITE, status_code=200)
@@ -164,6 +185,20 @@ async def send_command(
     return view.go(f"/console/devices/{device_id}?span={history.span(request.query_params)[0]}#commands")
 
 
+@get("/devices/{device_id:int}/raw", guards=[requires(Action.TELEMETRY_READ)])
+async def raw_messages(device_id: FromPath[int], view: Given[View], door: Database) -> Response[str]:
+    """The newest messages as they came; the page asks again while it is open."""
+    async with door.read() as connection:
+        await devices.get(connection, device_id)
+        found = await raw.newest(connection, device_id)
+    return view.page("raw.html", device_id=device_id, found=found, shown=shown_bytes)
+
+
+def shown_bytes(payload: bytes) -> str:
+    """A payload for people: as text, where it is text; bytes that are none as escapes."""
+    return payload.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
 @get("/devices/{device_id:int}/commands", guards=[requires(Action.COMMANDS_READ)])
 async def command_rows(device_id: FromPath[int], view: Given[View], door: Database) -> Response[str]:
     """The commands' part of the page, asked again while one is under way."""
@@ -183,4 +218,13 @@ async def revoke(
     return view.go(f"/console/devices/{device_id}", done="revoked")
 
 
-ROUTES = [device_list, device_page, change_device, send_command, command_rows, revoke]
+ROUTES = [
+    make_device,
+    device_list,
+    device_page,
+    change_device,
+    send_command,
+    command_rows,
+    raw_messages,
+    revoke,
+]

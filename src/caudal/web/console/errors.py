@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 from litestar import Request, Response, get
@@ -13,6 +13,7 @@ from litestar.params import FromPath
 from caudal.core.errors import CaudalError, NotFound
 from caudal.registry.principal import Principal
 from caudal.web import problems
+from caudal.web.console.sentences import portuguese
 from caudal.web.console.view import HEADERS, View
 from caudal.web.guards import public
 
@@ -28,11 +29,13 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]
     told = _told(request, error)
     path = request.url.path
     if told.status_code == 401 and not path.startswith("/console/sign-in"):
-        address = "/console/sign-in"
-        if request.method == "GET" and request.headers.get("hx-request") != "true":
-            full = path + (f"?{request.url.query}" if request.url.query else "")
-            address += "?next=" + quote(full, safe="")
-        if request.headers.get("hx-request") == "true":
+        part = request.headers.get("hx-request") == "true"
+        # Who was at work on a page comes back to it, whatever it had asked for.
+        back = _present_page(request) if part else path if request.method == "GET" else ""
+        if not part and request.url.query:
+            back += f"?{request.url.query}" if back else ""
+        address = "/console/sign-in" + (f"?next={quote(back, safe='')}" if back else "")
+        if part:
             return Response("", headers={**HEADERS, "hx-redirect": address})
         return Response("", status_code=303, headers={**HEADERS, "location": address})
     problem = told.content
@@ -40,11 +43,20 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]
     view = View(request, principal=principal if isinstance(principal, Principal) else None)
     title = TITLES.get(problem.code) or BY_STATUS.get(problem.status, "error.internal")
     headers = {name: value for name, value in told.headers.items() if name.lower() == "retry-after"}
-    context: dict[str, Any] = {"title_key": title, "problem": problem}
+    own = portuguese(problem.detail) if view.locale.language == "pt" else None
+    context: dict[str, Any] = {
+        "title_key": title, "problem": problem, "said": own or problem.detail, "foreign": own is None,
+    }  # fmt: skip
     if view.htmx:
         headers |= {"hx-retarget": "#notice", "hx-reswap": "innerHTML"}
         return view.page("error_part.html", status=problem.status, headers=headers, **context)
     return view.page("error.html", status=problem.status, headers=headers, **context)
+
+
+def _present_page(request: Request[Any, Any, Any]) -> str:
+    """The page that a part was asked for, without its host; the sign-in page takes only our own (`local`)."""
+    address = urlsplit(request.headers.get("hx-current-url", ""))
+    return address.path + (f"?{address.query}" if address.query else "")
 
 
 def _told(request: Request[Any, Any, Any], error: Exception) -> Response[problems.Problem]:

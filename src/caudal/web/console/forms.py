@@ -51,6 +51,30 @@ def _value(name: str, text: str) -> Any:
     return text
 
 
+def whole(form: Mapping[str, str], name: str) -> int | None:
+    """A whole number in a form; None when it is left empty. Raises InvalidInput."""
+    text = form.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 18:
+        raise InvalidInput(f"{name}: {text[:40]!r} is no whole number.")
+    return int(text)
+
+
+def decimal(form: Mapping[str, str], name: str) -> float | None:
+    """A number in a form, with a comma or a point; None when it is left empty. Raises InvalidInput."""
+    text = form.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        found = _decimal(text)
+    except InvalidOperation as error:
+        raise InvalidInput(f"{name}: {text[:40]!r} is no number.") from error
+    if not found.is_finite():
+        raise InvalidInput(f"{name}: {text[:40]!r} is no number.")
+    return float(found)
+
+
 def _decimal(text: str) -> Decimal:
     # People write 12,5 as readily as 12.5; a comma can be nothing else where thousands are not grouped.
     return Decimal(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)

@@ -10,14 +10,17 @@ import msgspec
 from litestar import Request, Response, get
 
 from caudal.core.errors import InvalidInput
-from caudal.insight import queries
+from caudal.insight import queries, states
 from caudal.registry.permissions import Action
 from caudal.registry.points import Point
+from caudal.web.console.filters import number
 from caudal.web.console.view import View
 from caudal.web.guards import requires
 from caudal.web.inject import Database, Given
 
 SPANS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720, "12mo": 8784}
+# Whole buckets that the time in states is summed over.
+INTERVALS = {"1h": "1m", "24h": "1h", "7d": "1h", "30d": "1h", "12mo": "1d"}
 MOST = 5
 
 
@@ -32,12 +35,14 @@ class Line(msgspec.Struct):
 
 
 class Chart(msgspec.Struct):
-    """Lines over common instants (s since 1970)."""
+    """Lines over common instants (s since 1970), within the span [start, end] that was asked for."""
 
     zone: str
     t: list[float]
     series: list[Line]
     notes: list[str]
+    start: float = 0.0
+    end: float = 0.0
     kind: str = "lines"
 
 
@@ -57,10 +62,7 @@ def chosen(given: Mapping[str, Any], points: Sequence[Point]) -> list[int]:
     return found or [point.id for point in points if point.kind != "state"][:1] or [p.id for p in points[:1]]
 
 
-@get("/history.json", guards=[requires(Action.TELEMETRY_READ)])
-async def history(request: Request[Any, Any, Any], view: Given[View], door: Database) -> Response[bytes]:
-    """A chart's numbers."""
-    given = request.query_params
+async def _read(given: Mapping[str, Any], view: View, door: Database) -> Chart:
     names = [
         part for part in str(given.get("points") or "").split(",") if part.isdecimal() and len(part) < 10
     ]
@@ -69,10 +71,42 @@ async def history(request: Request[Any, Any, Any], view: Given[View], door: Data
         tuple(dict.fromkeys(names[:MOST])), end - span(given)[1], end, pixels=600,
         aggregations=("avg", "min", "max", "last"),
     )  # fmt: skip
-    answer = await queries.read(door.read, query)
+    chart = drawn(await queries.read(door.read, query), view.locale.zone.key)
+    chart.start, chart.end = query.start.timestamp(), query.end.timestamp()
+    return chart
+
+
+@get("/history.json", guards=[requires(Action.TELEMETRY_READ)])
+async def history(request: Request[Any, Any, Any], view: Given[View], door: Database) -> Response[bytes]:
+    """A chart's numbers."""
+    chart = await _read(request.query_params, view, door)
     return Response(
-        msgspec.json.encode(drawn(answer, view.locale.zone.key)), media_type="application/json",
-        headers={"cache-control": "no-store"},
+        msgspec.json.encode(chart), media_type="application/json", headers={"cache-control": "no-store"}
+    )
+
+
+@get("/history", guards=[requires(Action.TELEMETRY_READ)])
+async def history_table(request: Request[Any, Any, Any], view: Given[View], door: Database) -> Response[str]:
+    """The same numbers as a table, the newest first: for who cannot see a chart, or wants to copy one."""
+    chart = await _read(request.query_params, view, door)
+    return view.page("history_table.html", chart=chart, rows=list(range(len(chart.t)))[::-1])
+
+
+@get("/history/states", guards=[requires(Action.TELEMETRY_READ)])
+async def time_in_states(request: Request[Any, Any, Any], view: Given[View], door: Database) -> Response[str]:
+    """How long a point was in each of its states, of booleans and words; the longest first."""
+    given = request.query_params
+    name, length = span(given)
+    end = datetime.now(UTC)
+    point = number(given, "point")
+    answer = await states.read(door.read, [str(point or 0)], end - length, end, INTERVALS[name])
+    column = answer.series[0]
+    spent = {state: sum(seconds) for state, seconds in column.states.items()}
+    unknown = sum(column.unknown)
+    whole = sum(spent.values()) + unknown
+    return view.page(
+        "states.html", spent=sorted(spent.items(), key=lambda one: -one[1]), unknown=unknown,
+        whole=whole or 1.0,
     )  # fmt: skip
 
 
@@ -105,4 +139,4 @@ def drawn(answer: queries.Answer, zone: str) -> Chart:
     return Chart(zone, [at / 1000 for at in instants], lines, answer.notes)
 
 
-ROUTES = [history]
+ROUTES = [history, history_table, time_in_states]

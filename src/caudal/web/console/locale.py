@@ -55,6 +55,11 @@ class Locale(msgspec.Struct, frozen=True):
         text = WORDS[key][LANGUAGES.index(self.language)]
         return text.format(**values) if values else text
 
+    def known(self, family: str, name: str) -> str:
+        """The words for a name that others choose (a reason, say), or the name itself where it has none."""
+        key = f"{family}.{name}"
+        return self.t(key) if key in WORDS else name
+
     def number(self, value: Any, digits: int | None = None) -> str:
         """A number as people write it; without `digits`, five or six that matter and no trailing zeros."""
         if value is None:
@@ -115,6 +120,12 @@ class Locale(msgspec.Struct, frozen=True):
         if seconds < 5:
             return self.t("ago.now")
         return self.t("ago.ago", span=self.span(seconds))
+
+    def ago_words(self) -> dict[str, str]:
+        """What the script needs to say the same."""
+        words = {name: self.t(f"ago.{name}", span="{span}") for name in ("ago", "ahead")}
+        sizes = {name: self.t(f"span.{name}", n="{n}") for name in ("days", "hours", "minutes", "seconds")}
+        return {"now": self.t("ago.now"), **words, **sizes}
 
     def span(self, seconds: float | timedelta) -> str:
         """90 as 1 min; the largest unit alone."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import Response, get
 
+from caudal.messaging.breaker_board import STALE
 from caudal.registry.permissions import Action
 from caudal.registry.settings import PeopleSettings
 from caudal.telemetry import ledger
@@ -24,7 +25,15 @@ select channel, state, count(*) as n from caudal.delivery
 where created_at > now() - interval '7 days' and channel <> 'app' group by 1, 2 order by 1, 2
 """
 _ACCOUNTS = """
-select channel, name, provider_account, enabled, problem, problem_at from caudal.channel_account order by 1, 2
+select a.channel, a.name, a.provider_account, a.enabled, a.problem, a.problem_at,
+       b.workers, b.open, b.trying, b.since
+from caudal.channel_account a
+cross join lateral (
+  select count(*) as workers, count(*) filter (where state = 'open') as open,
+         count(*) filter (where state = 'half_open') as trying,
+         min(since) filter (where state <> 'closed') as since
+  from caudal.breaker where account_id = a.id and at > now() - make_interval(secs => $1)) b
+order by 1, 2
 """
 
 
@@ -47,7 +56,7 @@ async def operations(
             " (select count(*) from caudal.command where status in ('pending', 'sent')) as commands"
         )
         deliveries = await connection.fetch(_DELIVERIES)
-        accounts = await connection.fetch(_ACCOUNTS) if view.may(Action.CONNECTORS_READ) else []
+        accounts = await connection.fetch(_ACCOUNTS, STALE) if view.may(Action.CONNECTORS_READ) else []
         installation: dict[str, Any] | None = (
             await connection.fetchval("select caudal.console_installation()") if whole else None
         )

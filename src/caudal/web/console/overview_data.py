@@ -38,6 +38,13 @@ where d.status <> 'rejected' and ($1::bigint is null or d.site_id = $1) and ($2:
 """
 
 
+# Not an alarm, which lasts and is acknowledged: what the newest numbers say by themselves.
+_OUTSIDE = """
+select count(*) from caudal.series_latest($1) l join caudal.series r on r.id = l.series
+where l.v_num < r.limit_low or l.v_num > r.limit_high
+"""
+
+
 class Series(msgspec.Struct, frozen=True):
     """A point, with its device and site as people call them."""
 
@@ -94,6 +101,7 @@ class Overview(msgspec.Struct):
     timeline: list[tuple[datetime, float]]
     bars: list[Bar]
     latest: list[Latest]
+    outside: int
     sites: list[tuple[int, str]]
     choices: list[tuple[int, str]]
 
@@ -146,6 +154,7 @@ async def read(connection: Any, filters: Filters, zone: ZoneInfo, measure: str |
         timeline=list(totals.items()) if cells else [],
         bars=_bars(by_device, {one.device_id: one.device_title for one in found}),
         latest=await latest(connection, found),
+        outside=await connection.fetchval(_OUTSIDE, [one.id for one in found]),
         sites=[tuple(row) for row in await connection.fetch(
             "select id, coalesce(nullif(display_name, ''), name) from caudal.site order by 2 limit 500")],
         choices=[tuple(row) for row in await connection.fetch(

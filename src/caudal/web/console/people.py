@@ -14,6 +14,7 @@ from caudal.core.errors import InvalidInput
 from caudal.registry import audit, people
 from caudal.registry.mail import Mail, Post
 from caudal.registry.permissions import NOT_FOR_KEYS, Action, Role
+from caudal.registry.principal import Principal
 from caudal.registry.settings import PeopleSettings
 from caudal.web import pages
 from caudal.web.api import tenant as tenant_api
@@ -40,6 +41,24 @@ def _role(text: str | None) -> Role:
         raise InvalidInput(f"role: one of {', '.join(Role)}.") from error
 
 
+def checked_email(text: str) -> str:
+    """An e-mail address without blanks around it. Raises InvalidInput."""
+    email = text.strip()
+    if not re.fullmatch(EMAIL, email) or len(email) > 254:
+        raise InvalidInput("email: that is no e-mail address.")
+    return email
+
+
+def mail_invitation(
+    post: Post, settings: PeopleSettings, principal: Principal, email: str, role: Role, secret: str
+) -> str | None:
+    """Mail an invitation's link. Returns the link where no mail is configured: somebody must hand it over."""
+    link = f"{settings.public_url.rstrip('/')}/invitation#{secret}"
+    text = f"{principal.name} invites you to join {principal.tenant} as {role}. Good for seven days."
+    post.put(Mail(email, f"Invitation to {principal.tenant}", text, link))
+    return None if settings.mail_url else link
+
+
 @get("/people", guards=READ)
 async def member_list(request: Request[Any, Any, Any], view: Given[View], door: Database) -> Response[str]:
     """Members and invitations."""
@@ -50,7 +69,8 @@ async def member_list(request: Request[Any, Any, Any], view: Given[View], door: 
     found = pages.page(rows, PAGE, of=people.to_member, key=lambda row: (row["created_at"], row["id"]))
     roles = [role for role in Role if role is not Role.OWNER or view.may(Action.OWNERS_WRITE)]
     return view.page(
-        "people.html", section="people", found=found, roles=roles, now=datetime.now(UTC),
+        "people.html", section="people", found=found, roles=roles, all_roles=list(Role),
+        now=datetime.now(UTC),
         invitations=[one for one in map(people.to_invitation, invited) if one.accepted_at is None],
     )  # fmt: skip
 
@@ -91,14 +111,12 @@ async def invite(
 ) -> Response[str]:
     """Invite an e-mail address."""
     form = forms.texts(await request.form())
-    email, role = form.get("email", "").strip(), _role(form.get("role"))
-    if not re.fullmatch(EMAIL, email) or len(email) > 254:
-        raise InvalidInput("email: that is no e-mail address.")
+    email, role = checked_email(form.get("email", "")), _role(form.get("role"))
     async with door.write() as connection:
         _, secret = await people.invite(connection, principal, email, role)
-    link = f"{people_settings.public_url.rstrip('/')}/invitation#{secret}"
-    text = f"{principal.name} invites you to join {principal.tenant} as {role}. Good for seven days."
-    post.put(Mail(email, f"Invitation to {principal.tenant}", text, link))
+    link = mail_invitation(post, people_settings, principal, email, role, secret)
+    if link:
+        return view.page("invited.html", email=email, link=link, back="/console/people")
     return view.go("/console/people", done="invited")
 
 
@@ -158,11 +176,12 @@ async def audit_log(request: Request[Any, Any, Any], view: Given[View], door: Da
     given = request.query_params
     async with door.read() as connection:
         rows = await audit.entries(
-            connection, limit=51, before=number(given, "before"), action=given.get("action") or None
-        )
+            connection, limit=51, before=number(given, "before"), action=given.get("action") or None,
+            actor=given.get("actor") or None,
+        )  # fmt: skip
     return view.page(
         "audit.html", section="people", found=rows[:50], after=rows[49]["id"] if len(rows) > 50 else None,
-        action=given.get("action", ""),
+        action=given.get("action", ""), actor=given.get("actor", ""),
     )  # fmt: skip
 
 

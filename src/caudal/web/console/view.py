@@ -39,6 +39,8 @@ class Entry(msgspec.Struct, frozen=True):
     address: str
     action: Action
     needs: str | None = None
+    # For the tenant that runs the installation alone.
+    installation: bool = False
 
 
 MENU: tuple[Entry, ...] = (
@@ -46,10 +48,14 @@ MENU: tuple[Entry, ...] = (
     Entry("devices", "/console/devices", Action.REGISTRY_READ),
     Entry("gateways", "/console/gateways", Action.REGISTRY_READ),
     Entry("points", "/console/points", Action.REGISTRY_READ),
+    Entry("sites", "/console/sites", Action.REGISTRY_READ),
+    Entry("profiles", "/console/profiles", Action.REGISTRY_READ),
+    Entry("certificates", "/console/certificates", Action.CERTIFICATES_READ, "pki_settings"),
     Entry("quarantine", "/console/quarantine", Action.REGISTRY_READ, "release"),
     Entry("dead_letters", "/console/dead-letters", Action.DEAD_LETTERS_READ),
     Entry("conversations", "/console/conversations", Action.MESSAGES_READ, "acceptor"),
     Entry("operations", "/console/operations", Action.OPERATIONS_READ, "people_settings"),
+    Entry("all_tenants", "/console/installation/tenants", Action.OPERATIONS_READ, "post", installation=True),
     Entry("people", "/console/people", Action.PEOPLE_READ, "people_settings"),
 )
 
@@ -104,6 +110,13 @@ class View:
         """Whether this process was given that service; what needs it is not shown otherwise."""
         return service in self.request.app.state.services
 
+    @property
+    def runs_installation(self) -> bool:
+        """Whether the person works in the tenant that runs the installation."""
+        return (
+            self.principal is not None and self.principal.tenant == self.request.app.state.installation_tenant
+        )
+
     def address(self, **changes: object) -> str:
         """The present address with these parameters changed; None takes one away."""
         given = {key: value for key, value in self.request.query_params.items() if key != "done"}
@@ -117,6 +130,7 @@ class View:
         return {
             "view": self, "locale": locale, "t": locale.t, "may": self.may, "principal": self.principal,
             "csrf": (self.principal.csrf or "") if self.principal else "",
+            "ago_words": locale.ago_words(),
             "fresh_key": fresh_key, "json_of": json_of,
             "menu": self.menu(),
             "languages": LANGUAGES, "themes": THEMES, "theme": self.theme,
@@ -138,7 +152,9 @@ class View:
         return [
             entry
             for entry in MENU
-            if self.may(entry.action) and (entry.needs is None or self.offers(entry.needs))
+            if self.may(entry.action)
+            and (entry.needs is None or self.offers(entry.needs))
+            and (self.runs_installation or not entry.installation)
         ]
 
     def home(self) -> Response[str]:

@@ -18,6 +18,7 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/tenants": {"body": {"$form": {"tenant": "{tenant}"}}, "own": (200, 302, 303)},
     "POST /console/preferences": {"body": {"$form": {"theme": "dark", "next": "/"}}, "own": (200, 302, 303)},
     "GET /console/devices": {"query": {"q": "d", "site": "{site_id}"}},
+    "POST /console/devices": {"body": {"$form": {"name": "console-{tenant}"}}, "own": MOVED},
     "GET /console/devices/{device_id}": {},
     "POST /console/devices/{device_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},
     "GET /console/devices/{device_id}/commands": {"empty": True},
@@ -34,6 +35,36 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/gateways/{gateway_id}/revoke": {"own": MOVED},
     "POST /console/certificates/{certificate_id}/revoke": {
         "body": {"$form": {"reason": "superseded"}}, "own": MOVED},
+    "GET /console/devices/{device_id}/raw": {},
+    "GET /console/history": {"query": {"points": "{point_id}"}},
+    "GET /console/history/states": {"query": {"point": "{point_id}"}},
+    "GET /console/sites": {"query": {"search": "s"}},
+    "POST /console/sites": {"body": {"$form": {"name": "console-{tenant}"}}, "own": MOVED},
+    "GET /console/sites/{site_id}": {},
+    "POST /console/sites/{site_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},
+    # Things stand there.
+    "POST /console/sites/{site_id}/delete": {"own": (*MOVED, 404, 409)},
+    "GET /console/profiles": {"query": {"search": "p"}},
+    "POST /console/profiles": {"body": {"$form": {"name": "console {tenant}"}}, "own": MOVED},
+    "GET /console/profiles/{profile_id}": {},
+    "POST /console/profiles/{profile_id}": {
+        "body": {"$form": {"name": "n", "p1.name": "q", "c1.name": "reset"}}, "own": MOVED},
+    "POST /console/profiles/{profile_id}/delete": {"own": (*MOVED, 404, 409)},
+    "GET /console/certificates": {"query": {"search": "x"}},
+    "POST /console/certificates/bootstrap": {"body": {"$form": {"label": "batch of {tenant}"}}, "own": SAID},
+    "POST /console/certificates/bootstrap/{bootstrap_id}/revoke": {
+        "body": {"$form": {"reason": "superseded"}}, "own": SAID},
+    "POST /console/certificates/registrations/{registration_id}/approve": {
+        "body": {"$form": {"code": "CONSOLE2"}}, "own": (*SAID, 404)},
+    "POST /console/certificates/registrations/{registration_id}/reject": {
+        "body": {"$form": {"reason": "no"}}, "own": (*SAID, 404)},
+    "POST /console/gateways/{gateway_id}/certificate": {"own": SAID},
+    # For the tenant that runs the installation; neither of these two does.
+    "GET /console/installation/tenants": {"own": (404,)},
+    "POST /console/installation/tenants": {
+        "body": {"$form": {"name": "new", "email": "x@example.com"}}, "own": (404,)},
+    "GET /console/installation/tenants/{tenant_id}": {"own": (404,)},
+    "POST /console/installation/tenants/{tenant_id}": {"body": {"$form": {"max_series": "1"}}, "own": (404,)},
     "GET /console/points": {"query": {"q": "p"}},
     "GET /console/points/{point_id}": {},
     "POST /console/points/{point_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},
@@ -88,4 +119,5 @@ async def plant(world: Any, tenant: str) -> dict[str, Any]:
         " where name = $1 returning id",
         tenant,
     )
-    return {"letter_id": letter}
+    number = await world.api.admin.fetchval("select id from caudal.tenant where name = $1", tenant)
+    return {"letter_id": letter, "tenant_id": number}

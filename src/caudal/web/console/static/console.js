@@ -1,4 +1,4 @@
-// The console's own script: menu, filters, charts and live values. No framework, nothing inline, no eval.
+// The console's own script: menu, filters, forms, live values. No framework, nothing inline, no eval.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -39,192 +39,109 @@
 
   // filters and preferences act when changed; empty ones stay out of the address
   document.addEventListener("change", (event) => {
-    const form = event.target.form;
-    if (form && (form.matches("form[data-auto]") || form.matches("form.preferences"))) form.requestSubmit();
+    const field = event.target;
+    // A search that looks while one types has found already.
+    if (!field.form || !field.form.matches("form[data-auto], form.preferences") || field.hasAttribute("hx-get")) return;
+    sessionStorage.setItem("focus", field.name);
+    field.form.requestSubmit();
   });
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.method === "get") $$("input, select", form).forEach((field) => (field.disabled = !field.value));
+    // (a form without a method says "get", too)
+    if (form.getAttribute("method") === "get") $$("input, select", form).forEach((field) => (field.disabled = !field.value));
   });
-  addEventListener("pageshow", () => $$("form[method=get] :disabled").forEach((field) => (field.disabled = false)));
+  // ... and who works by keyboard is still at the filter they chose
+  const chosen = sessionStorage.getItem("focus");
+  sessionStorage.removeItem("focus");
+  if (chosen) document.querySelector(`form:is([data-auto], .preferences) [name="${CSS.escape(chosen)}"]`)?.focus({ preventScroll: true });
+
+  // going back, browsers put in what was chosen last, which is not what the page shows
+  addEventListener("pageshow", ({ persisted }) => {
+    $$("form[method=get] :disabled").forEach((field) => (field.disabled = false));
+    $$("form[data-auto] option, form.preferences option").forEach((one) => (one.selected = one.defaultSelected));
+    $$("form[data-auto] select").forEach((one) => one.querySelector("option[selected]") || (one.selectedIndex = 0));
+    if (!persisted) $$("form[data-auto] input").forEach((one) => (one.value = one.defaultValue));
+  });
 
   document.addEventListener("htmx:configRequest", ({ detail }) => {
     if (detail.verb === "get") [...detail.formData].forEach(([name, value]) => value || detail.formData.delete(name));
   });
 
-  // what refreshes itself waits while somebody is writing in it
+  // what refreshes itself waits while somebody is writing in it, or while nobody looks
+  const polls = (elt) => /every/.test(elt.getAttribute("hx-trigger") || "");
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, requestConfig } = event.detail;
-    if (requestConfig.verb === "get" && elt.matches(".phones") && elt.contains(document.activeElement)) event.preventDefault();
+    if (requestConfig.verb !== "get" || !polls(elt)) return;
+    if (document.hidden || (elt.matches(".phones") && elt.contains(document.activeElement))) event.preventDefault();
   });
 
-  // an answer that never came
-  document.addEventListener("htmx:sendError", () => {
-    const line = document.createElement("p");
-    line.className = "notice bad";
-    line.textContent = document.body.dataset.network;
-    document.getElementById("notice").replaceChildren(line);
+  // ... and what has not changed stays as it is: a selection, a place scrolled to, what a screen reader has said
+  const last = new Map();
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { elt, xhr } = event.detail;
+    if (xhr.status !== 200 || !polls(elt)) return;
+    const part = elt.getAttribute("hx-select");
+    const found = part ? new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector(part) : null;
+    const text = found ? found.outerHTML : xhr.responseText;
+    const name = elt.id || elt.className;
+    if (last.get(name) === text) event.detail.shouldSwap = false;
+    last.set(name, text);
   });
+
+  // one press is one deed: until the answer is there, and the page it leads to, the form's buttons rest
+  const resting = (elt, yes) => [elt, ...$$("button", elt)].forEach((one) => one.matches("button") && (one.disabled = yes));
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { elt, requestConfig } = event.detail;
+    if (requestConfig.verb === "get") return;
+    if (elt.dataset.busy) event.preventDefault();
+    else {
+      elt.dataset.busy = "yes";
+      elt.setAttribute("aria-busy", "true");
+      resting(elt, true);
+    }
+  });
+  document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    const { elt, xhr, requestConfig } = detail;
+    if (!requestConfig || requestConfig.verb === "get" || (xhr && xhr.getResponseHeader("hx-redirect"))) return;
+    delete elt.dataset.busy;
+    elt.removeAttribute("aria-busy");
+    resting(elt, false);
+  });
+  addEventListener("pageshow", ({ persisted }) => persisted && $$("[data-busy]").forEach((one) => {
+    delete one.dataset.busy;
+    one.removeAttribute("aria-busy");
+    resting(one, false);
+  }));
+
+  // an answer that never came; and the next one that did
+  const notice = document.getElementById("notice");
+  const say = (words, kind) => {
+    const line = document.createElement("p");
+    line.className = `notice bad ${kind}`;
+    line.textContent = words;
+    notice.replaceChildren(line);
+  };
+  const gone = () => notice.querySelector(".gone") || say(document.body.dataset.network, "gone");
+  const back = () => notice.querySelector(".gone")?.remove();
+  ["htmx:sendError", "htmx:timeout"].forEach((name) => document.addEventListener(name, gone));
+  document.addEventListener("htmx:afterOnLoad", ({ detail }) => detail.xhr.status < 500 && back());
+  const signIn = () => location.assign(`/console/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
+
+  const numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 4 });
 
   // "5 min ago" goes on counting
-  const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+  // (in the server's own words: `locale.ago`)
+  const words = JSON.parse(document.body.dataset.agoWords || "{}");
   const ago = (iso) => {
-    const seconds = (new Date(iso) - Date.now()) / 1000;
+    const seconds = (Date.now() - new Date(iso)) / 1000;
+    if (seconds >= -5 && seconds < 5) return words.now;
     const size = Math.abs(seconds);
-    if (size < 60) return relative.format(Math.round(seconds), "second");
-    if (size < 3600) return relative.format(Math.trunc(seconds / 60), "minute");
-    if (size < 86400) return relative.format(Math.trunc(seconds / 3600), "hour");
-    return relative.format(Math.trunc(seconds / 86400), "day");
+    const [unit, length] = size >= 86400 ? ["days", 86400] : size >= 3600 ? ["hours", 3600] : size >= 60 ? ["minutes", 60] : ["seconds", 1];
+    const span = words[unit].replace("{n}", numbers.format(Math.floor(size / length)));
+    return (seconds < 0 ? words.ahead : words.ago).replace("{span}", span);
   };
   const refresh = () => $$("[data-ago]").forEach((place) => (place.textContent = ago(place.dataset.ago)));
   setInterval(refresh, 5000);
-
-  // charts
-  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 4 });
-  const palette = () => [colour("--accent"), "#c2571a", "#7a5bd0", "#3c8f3c", "#c0397a"];
-
-  const axes = (extra) => {
-    const common = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-    return [
-      { ...common, grid: { show: false }, ...extra },
-      { ...common, size: 62, values: (_, splits) => splits.map((value) => numbers.format(value)) },
-    ];
-  };
-
-  const bars = (place, given, size) => {
-    const count = given.values.length;
-    return new uPlot(
-      {
-        ...size,
-        legend: { show: false },
-        cursor: { drag: { x: false, y: false }, points: { show: false } },
-        scales: { x: { time: false, range: [-0.6, count - 0.4] }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.08 : 1] } },
-        axes: axes({
-          splits: () => given.values.map((_, place) => place),
-          values: (plot, splits) => {
-            const step = Math.max(1, Math.ceil((count * 62) / plot.width));
-            return splits.map((place) => (place % step ? "" : given.labels[place] || ""));
-          },
-        }),
-        series: [{}, { label: given.label, fill: colour("--accent"), stroke: colour("--accent"), paths: uPlot.paths.bars({ size: [0.7, 48], radius: 0.12 }), points: { show: false } }],
-        plugins: [tooltip((plot, index) => [given.labels[index], `${numbers.format(given.values[index])}`])],
-      },
-      [given.values.map((_, index) => index), given.values],
-      place,
-    );
-  };
-
-  const lines = (place, given, size) => {
-    const at = (options) => new Intl.DateTimeFormat(language, { timeZone: given.zone, hourCycle: "h23", ...options });
-    const hour = at({ hour: "2-digit", minute: "2-digit" });
-    const day = at({ day: "numeric", month: "short" });
-    const month = at({ month: "short", year: "numeric" });
-    const full = at({ dateStyle: "medium", timeStyle: "medium" });
-    const series = [{}];
-    const bands = [];
-    const data = [given.t];
-    given.series.forEach((one, index) => {
-      const stroke = palette()[index % 5];
-      if (one.min) {
-        const first = data.length;
-        data.push(one.max, one.min);
-        const edge = { stroke: "transparent", points: { show: false }, spanGaps: false };
-        series.push({ ...edge, label: `${one.label} ↑` }, { ...edge, label: `${one.label} ↓` });
-        bands.push({ series: [first, first + 1], fill: stroke + "33" });
-      }
-      data.push(one.values);
-      series.push({ label: one.label, stroke, width: 1.5, spanGaps: false, points: { size: 4 }, ...(one.step ? { paths: uPlot.paths.stepped({ align: 1 }) } : {}) });
-    });
-    return new uPlot(
-      {
-        ...size,
-        tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), given.zone),
-        axes: axes({
-          values: (_, splits, axis, space, step) =>
-            splits.map((seconds) => (step < 86400 && hour.format(seconds * 1000) !== "00:00" ? hour : step < 2419200 ? day : month).format(seconds * 1000)),
-        }),
-        legend: { show: false },
-        cursor: { drag: { x: true, y: false } },
-        series,
-        bands,
-        plugins: [
-          tooltip((_, index) => [
-            full.format(data[0][index] * 1000),
-            ...series.flatMap((one, place) => (place && data[place][index] != null ? `${one.label} ${numbers.format(data[place][index])}` : [])),
-          ]),
-        ],
-      },
-      data,
-      place,
-    );
-  };
-
-  function tooltip(words) {
-    return {
-      hooks: {
-        init: (plot) => {
-          plot.tip = document.createElement("div");
-          plot.tip.className = "tip";
-          plot.tip.hidden = true;
-          plot.over.append(plot.tip);
-        },
-        setCursor: (plot) => {
-          const index = plot.cursor.idx;
-          plot.tip.hidden = index == null || plot.cursor.left < 0;
-          if (plot.tip.hidden) return;
-          plot.tip.textContent = words(plot, index).join(" · ");
-          const left = Math.min(plot.cursor.left + 12, plot.over.clientWidth - plot.tip.offsetWidth - 4);
-          plot.tip.style.transform = `translate(${Math.max(0, left)}px, 4px)`;
-        },
-      },
-    };
-  }
-
-  const draw = (place, given) => {
-    const make = given.kind === "bars" ? bars : lines;
-    const size = () => ({ width: Math.max(200, place.clientWidth), height: place.clientHeight });
-    let plot = null;
-    const again = () => {
-      if (plot) plot.destroy();
-      place.replaceChildren();
-      plot = make(place, given, size());
-    };
-    again();
-    let width = place.clientWidth;
-    new ResizeObserver(() => {
-      if (place.clientWidth === width) return;
-      width = place.clientWidth;
-      again();
-    }).observe(place);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-    place.dataset.drawn = "yes";
-  };
-
-  const charts = (within) => {
-    $$("[data-chart]", within).forEach((place) => {
-      if (!place.dataset.drawn) draw(place, JSON.parse(place.dataset.chart));
-    });
-    $$("[data-chart-from]", within).forEach(async (place) => {
-      if (place.dataset.drawn) return;
-      place.dataset.drawn = "asked";
-      const say = (words) => {
-        const line = document.createElement("p");
-        line.className = "hint";
-        line.textContent = words;
-        place.replaceChildren(line);
-      };
-      try {
-        const answer = await fetch(place.dataset.chartFrom, { headers: { accept: "application/json" } });
-        if (!answer.ok) throw new Error(String(answer.status));
-        const given = await answer.json();
-        if (!given.t.length) say(place.dataset.empty);
-        else draw(place, given);
-      } catch {
-        say(document.body.dataset.network);
-      }
-    });
-  };
 
   // live values: one stream a page, for the series that it shows
   const short = (value) => {
@@ -268,25 +185,90 @@
       }
       news += 1;
     };
-    const source = new EventSource(`${state.dataset.live}?${[...rows.keys()].map((id) => `series=${id}`).join("&")}`);
-    source.onopen = () => show("on");
-    source.onerror = () => show("off");
-    source.onmessage = (event) => JSON.parse(event.data).forEach(put);
+    const from = `${state.dataset.live}?${[...rows.keys()].map((id) => `series=${id}`).join("&")}`;
+    let source = null;
+    let wait = 1000;
+    // The browser tries again by itself when a line breaks, and gives up when it is refused: then we ask why.
+    const open = () => {
+      source = new EventSource(from);
+      source.onopen = () => {
+        wait = 1000;
+        show("on");
+      };
+      source.onmessage = (event) => JSON.parse(event.data).forEach(put);
+      source.onerror = async () => {
+        show("off");
+        if (source.readyState !== EventSource.CLOSED) return;
+        const answer = await fetch("/api/me", { headers: { accept: "application/json" } }).catch(() => null);
+        if (answer && answer.status === 401) {
+          show("ended");
+          const link = document.createElement("a");
+          link.href = "#";
+          link.textContent = state.dataset.enter;
+          link.addEventListener("click", (event) => {
+            event.preventDefault();
+            signIn();
+          });
+          state.append(" ", link);
+          return;
+        }
+        setTimeout(open, wait);
+        wait = Math.min(wait * 2, 30000);
+      };
+    };
+    open();
     // Who listens to the page hears a summary now and then, not every number.
     setInterval(() => {
       if (news) spoken.textContent = state.dataset.news.replace("{n}", numbers.format(news));
       news = 0;
     }, 15000);
     addEventListener("pagehide", () => source.close());
+    addEventListener("pageshow", ({ persisted }) => persisted && open());
   };
 
-  const start = () => {
-    charts(document);
-    stream();
-  };
-  if (document.readyState === "complete") start();
-  else addEventListener("DOMContentLoaded", start);
-  document.addEventListener("htmx:load", (event) => charts(event.detail.elt));
+  if (document.readyState === "complete") stream();
+  else addEventListener("DOMContentLoaded", stream);
+
+  // a file goes up when it is chosen; the form that follows names it
+  document.addEventListener("change", (event) => {
+    const place = event.target;
+    if (!place.matches("input[data-upload]")) return;
+    const { form } = place;
+    const line = place.parentElement.querySelector("[role=status]");
+    const number = form.querySelector("[name=file]");
+    const send = form.querySelector("button[type=submit]");
+    number.value = "";
+    line.textContent = "";
+    const [file] = place.files;
+    if (!file) return;
+    const body = new FormData();
+    body.append("conversation_id", place.dataset.upload);
+    body.append("file", file);
+    const request = new XMLHttpRequest();
+    const end = (words) => {
+      send.disabled = false;
+      line.textContent = words;
+    };
+    const refused = (why) => {
+      place.value = "";
+      end(place.dataset.failed.replace("{why}", why));
+    };
+    send.disabled = true;
+    request.open("POST", "/v1/files");
+    Object.entries(JSON.parse(document.body.getAttribute("hx-headers"))).forEach(([name, value]) => request.setRequestHeader(name, value));
+    request.upload.onprogress = ({ loaded, total }) => (line.textContent = place.dataset.sending.replace("{done}", `${Math.floor((100 * loaded) / total)}%`));
+    request.onerror = () => refused(document.body.dataset.network);
+    request.onload = () => {
+      let answer = {};
+      try {
+        answer = JSON.parse(request.responseText);
+      } catch {}
+      if (request.status !== 201) return refused(answer.detail || String(request.status));
+      number.value = answer.file_id;
+      end(file.name);
+    };
+    request.send(body);
+  });
 
   // a secret that was made is copied with one press
   document.addEventListener("click", async (event) => {

@@ -17,6 +17,7 @@ from caudal.web.console.words import (
     operations,
     overview,
     people,
+    registry,
 )
 
 Catalogue = Mapping[str, tuple[str, str]]
@@ -33,5 +34,5 @@ def _merged(*parts: Catalogue) -> dict[str, tuple[str, str]]:
 
 WORDS = _merged(
     common.WORDS, entrance.WORDS, overview.WORDS, devices.WORDS, dead_letters.WORDS, conversations.WORDS,
-    operations.WORDS, people.WORDS,
+    operations.WORDS, people.WORDS, registry.WORDS,
 )  # fmt: skip
