@@ -11,8 +11,12 @@ help: ## Say what there is
 
 # uv is installed into the virtual environment itself, so that nothing outside this folder changes.
 $(BIN)/uv:
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@$(PYTHON) tools/venv.py $(VENV)
+
+# A network with an authority of its own has it among the system's certificates; uv would look at its own alone.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= 1
+endif
 
 INSTALL := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet
 # What runs, and beside it what tests and checks: who only wants it up need not fetch the rest.
@@ -27,8 +31,10 @@ $(BIN)/.dev: $(BIN)/.ready requirements-dev.lock
 up: $(BIN)/.ready ## Start the whole platform on this machine (ARGS='--data DIR --demo')
 	@$(BIN)/caudal up $(ARGS)
 
+# As many processes as there are processors, up to four; a part of the tests runs in one.
+JOBS ?= $(if $(ARGS),0,auto)
 test: $(BIN)/.dev ## Run every test this machine can run (ARGS='-k endpoint')
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 check: $(BIN)/.dev ## Lint, format, types, layers
 	@$(BIN)/ruff check .
