@@ -1,7 +1,9 @@
-"""What every test shares: one PostgreSQL for the run, a database of its own for each test, named skips.
+"""What every test shares: a PostgreSQL for each test process, a database for each test, named skips.
 
 `CAUDAL_TEST_REQUIRE=all` turns every skip into a failure; that is how CI runs.
 `CAUDAL_TEST_DATABASE_URL` names a server to use in place of the embedded one (its user makes databases).
+Tests run in several processes (`make test` says how many): a file's stay together, and so do those that share
+a server which is dear to start. Nothing may rest on a fixed port, name or path that another process may use.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -27,13 +30,25 @@ from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.core.migrate import migrate
 from caudal.core.postgres import EmbeddedPostgres
+from caudal.registry import passwords
 from caudal.registry.passwords import Passwords
 from caudal.registry.permissions import Role
 from caudal.registry.settings import PeopleSettings
 from caudal.registry.tenants import create_person, create_tenant
 from caudal.web.settings import WebSettings
+from tests.alone import locked, turn
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / ".cache" / "tests"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+TEMPLATE = f"caudal_template_{WORKER}"
+# Folders that go to one process whole: their tests share a browser, a cluster, the ports of `caudal up`.
+TOGETHER = ("browser", "crash", "integration/up", "integration/connectors", "validate")
+# What takes longest goes first: at the end, when the other processes have nothing left, nobody waits for it.
+LONGEST = ("integration/up", "browser", "fuzz", "crash", "kafka", "contract", "integration")
+# What production pays for a hash; tests pay less (`pytest_configure`).
+PASSWORD_COST = dict(passwords.COST)
 REQUIRE_ALL = os.environ.get("CAUDAL_TEST_REQUIRE") == "all"
 
 
@@ -52,6 +67,45 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ):
         if not os.environ.get(variable):
             terminalreporter.write_line(f"left out: {what} ({variable})")
+
+
+def pytest_configure() -> None:
+    """What holds for the whole process."""
+    # A shell's background job ignores Ctrl-C, and so would every program that tests stop with it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Hundreds of people are made, and one is enough to see that passwords are dear.
+    passwords.COST.update(time_cost=1, memory_cost=64)
+
+
+def group_of(item: pytest.Item) -> str:
+    """The name of the tests that this one stays together with, in one process."""
+    if "kafka_broker" in getattr(item, "fixturenames", ()):
+        return "kafka"
+    place = item.path.relative_to(ROOT / "tests").as_posix()
+    return next((folder for folder in TOGETHER if place.startswith(f"{folder}/")), place)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups, for `--dist loadgroup`; the longest first."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(group_of(item), []).append(item)
+    order = {
+        name: next((at for at, word in enumerate(LONGEST) if name.startswith(word)), len(LONGEST))
+        for name in groups
+    }
+    for name, members in groups.items():
+        for item in members:
+            item.add_marker(pytest.mark.xdist_group(name))
+    items[:] = [item for name in sorted(groups, key=order.__getitem__) for item in groups[name]]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that measures time has the machine for itself, as far as that lies with us."""
+    with turn(LOCKS, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -116,19 +170,19 @@ def server_url() -> Iterator[str]:
         # do care, start servers of their own.
         unsafe = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         Path(folder).chmod(0o755)
-        embedded = EmbeddedPostgres(Path(folder) / "pg", options=unsafe)
+        embedded = EmbeddedPostgres(Path(folder) / "pg", port=free_port(), options=unsafe)
 
         async def prepare() -> str:
             if named is None:
                 await embedded.start()
             url = named or embedded.url
-            await administer(
-                url, "drop database if exists caudal_template", "create database caudal_template"
-            )
-            await migrate(at_database(url, "caudal_template"))
+            await administer(url, f"drop database if exists {TEMPLATE}", f"create database {TEMPLATE}")
+            await migrate(at_database(url, TEMPLATE))
             return url
 
-        url = asyncio.run(prepare())
+        # One process at a time: they may share a server's roles, and the system's user that it runs as.
+        with locked(LOCKS / "prepare.lock"):
+            url = asyncio.run(prepare())
         yield url
         asyncio.run(embedded.stop())
 
@@ -140,7 +194,8 @@ _numbers = itertools.count()
 async def database_url(server_url: str) -> AsyncIterator[str]:
     """An administrator's URL of a fresh, migrated database for this test alone."""
     name = f"caudal_test_{os.getpid()}_{next(_numbers)}"
-    await administer(server_url, f"create database {name} template caudal_template")
+    # Copied as files: without fsync that is three times as fast as through the log.
+    await administer(server_url, f"create database {name} template {TEMPLATE} strategy file_copy")
     yield at_database(server_url, name)
     await administer(server_url, f"drop database {name} with (force)")
 
@@ -180,7 +235,8 @@ class Api:
         self.app = api.application(self.parts)
         server = await api.serve(self.life, self.app, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.port}"
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=20)
+        # Reading the authorities' certificates takes longer than most tests; there is no TLS here.
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=20, verify=False)
         return self
 
     async def tenant(self, name: str) -> int:
@@ -234,7 +290,8 @@ def kafka_broker(require: Callable[[str], str]) -> Iterator[Any]:
     from tests.kafka.broker import Broker, fetch
 
     java, maven = require("java"), require("mvn")
-    fetch(maven)
+    with locked(LOCKS / "kafka.lock"):
+        fetch(maven)
     broker = Broker(java)
     try:
         broker.start()

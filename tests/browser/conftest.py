@@ -36,6 +36,7 @@ from caudal.sandbox import demo
 from caudal.sandbox.server import Sandbox
 from caudal.telemetry.settings import IngestSettings
 from caudal.web.settings import WebSettings
+from tests.conftest import TEMPLATE, WORKER
 
 from . import seed
 
@@ -124,12 +125,12 @@ class Site:
 @pytest.fixture(scope="session")
 def site(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The platform, for all tests of this folder."""
-    name = "caudal_browser"
+    name = f"caudal_browser_{WORKER}"
     base = server_url.rsplit("/", 1)[0]
     made = Site()
     made.run(
         _administer(f"{base}/postgres", f"drop database if exists {name} with (force)",
-                    f"create database {name} template caudal_template")
+                    f"create database {name} template {TEMPLATE}")
     )  # fmt: skip
     made.folder = str(tmp_path_factory.mktemp("files"))
     made.run(made.start(f"{base}/{name}"))

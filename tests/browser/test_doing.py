@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from caudal.mqtt.ports import Principal
 from caudal.telemetry.submit import submit
 
@@ -195,6 +197,7 @@ def test_a_command_goes_out_and_its_outcome_comes_in(window: Callable[..., Windo
     page.wait_for_selector("#command-rows .good")
 
 
+@pytest.mark.alone
 def test_a_live_value_reaches_the_screen(window: Callable[..., Window], site: Site) -> None:
     """From publish to the screen within 500 ms, at the 95th percentile; with no reload."""
     page = window("ana").go("/console/")

@@ -132,6 +132,7 @@ def contention() -> float:
     return (time.perf_counter() - wall) / 0.2
 
 
+@pytest.mark.alone
 def test_the_overview_is_light_and_fast(window: Callable[..., Window]) -> None:
     """Cold: first contentful paint within 0.5 s, 300 kB at most, nothing from elsewhere."""
     paints = []

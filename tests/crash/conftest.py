@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from caudal.core.migrate import migrate
-from caudal.core.postgres import EmbeddedPostgres, free_port
+from caudal.core.postgres import EmbeddedPostgres
 from caudal.core.supervisor import Child, child_environ
+from tests.ports import free_port
 
 from .proxy import StallingProxy
 
@@ -150,7 +151,7 @@ class Mosquitto:
             self._program, "-c", str(self._config),
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)

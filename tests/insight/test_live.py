@@ -63,6 +63,7 @@ async def events(lines: AsyncIterator[str]) -> AsyncIterator[list[dict[str, Any]
             yield json.loads(line[6:])
 
 
+@pytest.mark.alone
 async def test_a_committed_value_reaches_the_screen(world: World, ingest: Ingest, running_api: Any) -> None:
     tenant = await running_api.tenant("a")
     series = await world.series(tenant)
@@ -82,7 +83,7 @@ async def test_a_committed_value_reaches_the_screen(world: World, ingest: Ingest
                 pass
             took.append(perf_counter() - began)
     assert statistics.quantiles(took, n=20)[-1] < 0.5
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await ingest.watched(False)  # the watcher is gone, and so is the cost
 
 
@@ -109,7 +110,7 @@ async def test_what_nobody_watches_is_not_told(world: World, ingest: Ingest, poo
         now = datetime.now(UTC)
         await ingest.commit(other, now, 1.0)
         await ingest.commit(seen, now, 1.0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not heard:
                 await asyncio.sleep(0.01)
         await connection.remove_listener("caudal_live", hear)

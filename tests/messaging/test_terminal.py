@@ -63,7 +63,7 @@ async def test_an_evening_of_chat(platform: Any, tmp_path: Path) -> None:
             typed.send_text("/nonsense\r")
             await says("There is no /nonsense")
             typed.send_text("/quit\r")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await running
     # Seen, so read; and known when she comes back.
     read = await platform.admin.fetchval("select status from caudal.message where content like 'hi%'")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from caudal.mqtt.endpoint import Endpoint
 from caudal.mqtt.ports import ConnectInfo, Inbound, Principal, settle
 from caudal.mqtt.settings import EndpointSettings
 from caudal.mqtt.topics import matches
+from tests.ports import free_port
 
 collect_ignore = [] if os.environ.get("CAUDAL_TEST_PAHO_SUITE") else ["test_interop.py"]
 
@@ -68,7 +68,7 @@ class RecordingSink:
         for callback in self._callbacks:
             callback()
 
-    async def wait(self, count: int, timeout: float = 5.0) -> list[Inbound]:
+    async def wait(self, count: int, timeout: float = 30.0) -> list[Inbound]:
         async with asyncio.timeout(timeout):
             while len(self.messages) < count:
                 self._arrived.clear()
@@ -122,7 +122,7 @@ class RawClient:
         data = [p if isinstance(p, bytes) else encode(p, self.version) for p in packets]
         self.writer.write(b"".join(data))
 
-    async def receive(self, timeout: float = 5.0) -> pk.Packet:
+    async def receive(self, timeout: float = 30.0) -> pk.Packet:
         async with asyncio.timeout(timeout):
             head = (await self.reader.readexactly(1))[0]
             size = shift = 0
@@ -138,7 +138,7 @@ class RawClient:
         self.send(packet)
         return await self.receive()
 
-    async def ended(self, timeout: float = 5.0) -> bytes:
+    async def ended(self, timeout: float = 30.0) -> bytes:
         """What was left to read when the other side hung up."""
         async with asyncio.timeout(timeout):
             try:
@@ -177,7 +177,7 @@ class Mosquitto:
         self.process = await asyncio.create_subprocess_exec(
             self.program, "-c", str(self.config), stdout=asyncio.subprocess.DEVNULL, stderr=None
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -191,12 +191,6 @@ class Mosquitto:
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
             await self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

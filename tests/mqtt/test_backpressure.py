@@ -13,7 +13,7 @@ from caudal.mqtt.codec import encode
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
 
 
-async def until(condition: Any, timeout: float = 5.0) -> None:
+async def until(condition: Any, timeout: float = 30.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.005)
@@ -142,7 +142,7 @@ async def test_a_client_that_reads_no_acknowledgements_is_not_read(
     connection = next(iter(endpoint._connections))
     assert connection._transport.get_write_buffer_size() < 1 << 20
     c.writer.transport.resume_reading()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         acknowledgements = await c.reader.readexactly(4 * count)
     assert acknowledgements[:4] == encode(pk.Puback(1), 4)
 

@@ -219,13 +219,13 @@ async def test_gmqtt_publishes_and_listens(endpoint: Any, sink: Any, version: in
     c.on_subscribe = lambda *_args: ready.set()
     await c.connect("127.0.0.1", endpoint.port, version=version, keepalive=60)
     c.subscribe("traksense/t/s/d/cmd", qos=1)
-    await asyncio.wait_for(ready.wait(), 5)
+    await asyncio.wait_for(ready.wait(), 30)
     for number in range(50):
         c.publish(TOPIC, b"%d" % number, qos=qos)
     await sink.wait(50)
     assert sorted(int(m.payload) for m in sink.messages) == list(range(50))
     assert await endpoint.publish("traksense/t/s/d/cmd", b"on") == [0]
-    assert await asyncio.wait_for(got.get(), 5) == ("traksense/t/s/d/cmd", b"on")
+    assert await asyncio.wait_for(got.get(), 30) == ("traksense/t/s/d/cmd", b"on")
     await c.disconnect()
 
 
@@ -275,7 +275,7 @@ async def test_mosquitto_sub(endpoint: Any, hooks: Any, require: Any, version: s
     watching = asyncio.create_task(
         run(program, "-V", version, "-p", str(endpoint.port), "-q", "1", "-t", "traksense/#", "-C", "2", "-v")
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not endpoint.send("traksense/t/s/d/cmd", b"one"):
             await asyncio.sleep(0.02)
     assert await endpoint.publish("traksense/t/s/d/cmd", b"two") == [0]

@@ -29,7 +29,7 @@ async def subscribed(c: Any, *patterns: str, qos: int = 1) -> list[int]:
 
 async def gone(hooks: Any, client_id: str = "c") -> None:
     """Until the endpoint has noticed that the client is away."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not any(entry[:2] == ("disconnected", client_id) for entry in hooks.log):
             await asyncio.sleep(0)
 

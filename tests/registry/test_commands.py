@@ -259,7 +259,7 @@ async def test_run_publishes_at_once(
                 await asyncio.wait_for(came.wait(), 0.5)
             except TimeoutError:
                 continue
-        await asyncio.wait_for(came.wait(), 5)
+        await asyncio.wait_for(came.wait(), 30)
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -24,7 +24,7 @@ class Mailbox:
         self.mails.put_nowait(mail)
 
     async def secret(self) -> str:
-        mail = await asyncio.wait_for(self.mails.get(), 5)
+        mail = await asyncio.wait_for(self.mails.get(), 30)
         return mail.link.partition("#")[2]
 
 

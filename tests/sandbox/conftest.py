@@ -75,12 +75,12 @@ class Listener:
 
     async def wait(self, count: int) -> list[dict[str, Any]]:
         """The first `count` webhooks, once they are here."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(30), self._changed:
             await self._changed.wait_for(lambda: len(self.taken) >= count)
         return self.taken
 
     async def wait_refused(self, count: int) -> None:
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(30), self._changed:
             await self._changed.wait_for(lambda: self.refused >= count)
 
     def statuses(self) -> list[tuple[str, str]]:

@@ -102,5 +102,5 @@ async def test_an_idle_writer_takes_a_single_message_at_once() -> None:
     waiting = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
     arrive(queue, QUIET, Source())
-    batch = await asyncio.wait_for(waiting, 1)
+    batch = await asyncio.wait_for(waiting, 30)
     assert len(batch.entries) == 1

@@ -19,13 +19,15 @@ from caudal.core.errors import Unavailable
 T = TypeVar("T")
 
 WAITING_MAX = 200
+# Passes, KiB of memory, lanes.
+COST = {"time_cost": 2, "memory_cost": 19 * 1024, "parallelism": 1}
 
 
 class Passwords:
     """Hashes and verifies passwords on threads of its own."""
 
     def __init__(self, *, threads: int = 2) -> None:
-        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._hasher = PasswordHasher(**COST)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._waiting = 0
         # Verified against when there is no such person, so that both answers take as long.

@@ -205,7 +205,7 @@ async def test_lanes_work_side_by_side_and_keep_the_order_of_each(bench: Bench) 
     worker = asyncio.create_task(lanes.run())
     await bench.publish(log, [(f"k{n % 10}", str(n)) for n in range(100)])
     await asyncio.wait_for(finished.wait(), 20)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sum((await consumer.lag()).values()):
             await asyncio.sleep(0.02)
     worker.cancel()

@@ -241,7 +241,7 @@ async def test_rejected_is_dead(http: Http) -> None:
     ledger = "select sum(received) r, sum(stored) s, sum(held) h, sum(dead) d from caudal.ledger"
     assert tuple(await http.api.admin.fetchrow(ledger)) == (1, 0, 0, 1)
     # What it goes on sending is nobody's, until somebody changes their mind. Ingest hears of it soon.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (came := await http.send("/api/ingest/devices/new", v1(2)))["outcomes"][0]["result"] == "held":
             await asyncio.sleep(0.1)
     assert came["outcomes"][0]["errors"][0]["reason"] == "unknown_device"

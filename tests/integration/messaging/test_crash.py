@@ -31,13 +31,14 @@ from caudal.core.eventlog.settings import LogSettings
 from caudal.core.eventlog.worker import PASSING, LaneWorker
 from caudal.core.metrics import Metrics
 from caudal.core.migrate import migrate
-from caudal.core.postgres import EmbeddedPostgres, free_port
+from caudal.core.postgres import EmbeddedPostgres
 from caudal.core.supervisor import Child, StartError, child_environ
 from caudal.messaging import topics
 from caudal.messaging.deliveries import Deliveries, Sent, Verdict
 from caudal.messaging.notify import Notifier
 from caudal.messaging.settings import MessagingSettings
 from caudal.registry.tenants import create_tenant
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

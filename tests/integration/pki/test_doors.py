@@ -21,10 +21,10 @@ from caudal.app.ingest import build
 from caudal.core import db
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
-from caudal.core.postgres import free_port
 from caudal.registry import credentials, mosquitto
 from caudal.registry.access import Access, AccessSettings
 from caudal.telemetry.settings import DoorSettings, IngestSettings
+from tests.ports import free_port
 
 from .conftest import MAC, OTHER, Client, Field
 

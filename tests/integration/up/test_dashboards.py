@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from caudal.core.postgres import free_port
 from tests.integration.up.conftest import Up
 from tests.integration.up.test_up import publish
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 

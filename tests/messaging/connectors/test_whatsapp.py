@@ -177,7 +177,7 @@ async def test_a_provider_that_is_down_is_left_alone_and_all_goes_out_in_order_a
         numbers += await platform.send(f"{n}", to=PHONE, conversation="c1")
         numbers += await platform.send(f"{n}", to=OTHER, conversation="c2")
     opened = {"channel": "whatsapp", "from": "closed", "to": "open"}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not value(metrics, "circuit_breaker_transitions_total", **opened):
             await asyncio.sleep(0.02)
     calls = len((await platform.control.get("/control/calls")).json())
