@@ -161,14 +161,25 @@ async def administer(url: str, *statements: str) -> None:
         await connection.close()
 
 
+def in_memory() -> str | None:
+    """A file system in memory with room for a server's files: a database is made in a third of the time."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 3 << 30
+    return str(shared) if roomy else None
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """An administrator's URL of a PostgreSQL server, with the template database migrated."""
     named = os.environ.get("CAUDAL_TEST_DATABASE_URL")
-    with tempfile.TemporaryDirectory(prefix="caudal-test-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="caudal-test-", dir=in_memory(), ignore_cleanup_errors=True
+    ) as folder:
         # Tests make hundreds of databases; what they lose in a power cut nobody misses. Crash tests, which
-        # do care, start servers of their own.
-        unsafe = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        # do care, start servers of their own, on a disk.
+        unsafe = {
+            "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "256MB",
+        }  # fmt: skip
         Path(folder).chmod(0o755)
         embedded = EmbeddedPostgres(Path(folder) / "pg", port=free_port(), options=unsafe)
 

@@ -216,6 +216,41 @@ async def test_lanes_work_side_by_side_and_keep_the_order_of_each(bench: Bench) 
     assert await bench.pool.fetchval("select count(*) from caudal.dead_letter") == 0
 
 
+async def test_what_a_lapsed_lease_left_undone_is_done_when_it_is_back(bench: Bench) -> None:
+    """A database away for longer than the lease: what waits in a lane meanwhile must not count as done."""
+    log = await bench.open()
+    consumer = await bench.consumer(log)
+    started, go = asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def handle(record: Record) -> None:
+        started.set()
+        await go.wait()
+        done.append(int(record.value))
+
+    worker = asyncio.create_task(LaneWorker(bench.pool, consumer, handle, bench.metrics).run())
+    try:
+        await bench.publish(log, [("k", str(n)) for n in range(20)])
+        await asyncio.wait_for(started.wait(), 30)
+        place = next(iter((await consumer.lag()).keys()))
+        async with bench.pool.acquire() as connection, connection.transaction():
+            # No heartbeat gets through, nor a commit.
+            await connection.execute("lock table caudal.log_group in access exclusive mode")
+            if bench.kind == "postgres":
+                async with asyncio.timeout(30):
+                    while consumer.holds(place):
+                        await asyncio.sleep(0.02)  # the lease's end has no event
+            go.set()
+            await asyncio.sleep(LEASE)
+        async with asyncio.timeout(30):
+            while sum((await consumer.lag()).values()):
+                await asyncio.sleep(0.02)
+    finally:
+        worker.cancel()
+        await asyncio.wait([worker])
+    assert sorted(set(done)) == list(range(20))
+
+
 async def test_a_member_that_left_cannot_commit(bench: Bench) -> None:
     log = await bench.open()
     consumer: Any = await bench.consumer(log)

@@ -49,7 +49,7 @@ values ($1, $2, $3, $4, $5, now() + interval '1 day') returning id
 LOG = LogSettings(log_lease_seconds=1, log_partitions=4)
 
 QUICK: dict[str, Any] = {
-    "connector_answer_timeout": 0.6,
+    "connector_answer_timeout": 1.5,
     "connector_retry_first": 0.05,
     "connector_retry_most": 0.2,
     "connector_operator_pause": 0.3,

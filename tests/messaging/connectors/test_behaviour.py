@@ -42,7 +42,7 @@ class Stage:
 
 def settings(base: str) -> ConnectorSettings:
     return ConnectorSettings(
-        api_base=base, api_version="v23.0", connect_timeout=1, answer_timeout=0.5, concurrency=4
+        api_base=base, api_version="v23.0", connect_timeout=10, answer_timeout=1.5, concurrency=4
     )
 
 

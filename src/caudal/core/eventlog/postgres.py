@@ -208,6 +208,9 @@ class PostgresConsumer:
                 self._group, self._member, list(self._ids.values()), timedelta(seconds=self._lease),
                 [self._ids[p.topic] for p, _ in drained], [p.number for p, _ in drained],
             )  # fmt: skip
+        if time.monotonic() > self._alive_until:
+            # For a moment nothing was ours, and who worked on it may have given up: read it again.
+            self._held.clear()
         self._alive_until = started + self._lease
         held: dict[Partition, _Held] = {}
         for row in rows:

@@ -156,6 +156,8 @@ class _Progress:
     def __init__(self) -> None:
         self.last = -1
         self.committed = -1
+        self.lost = False
+        """Whether one was given up because the partition went away; it comes again, to whoever has that."""
         self._open: deque[list[int]] = deque()
         self._by_offset: dict[int, list[int]] = {}
 
@@ -220,7 +222,7 @@ class LaneWorker:
 
     def _take(self, record: Record, tasks: asyncio.TaskGroup) -> None:
         progress = self._progress.get(record.place)
-        if progress is None or record.offset <= progress.last:
+        if progress is None or progress.lost or record.offset <= progress.last:
             # First time, or the partition was away and came back.
             progress = self._progress[record.place] = _Progress()
         progress.begin(record.offset)
@@ -235,31 +237,36 @@ class LaneWorker:
     async def _work(self, key: tuple[str, str], lane: deque[tuple[Record, _Progress]]) -> None:
         while lane:
             record, progress = lane[0]
-            await self._one(record)
+            if await self._one(record):
+                progress.done(record.offset)
+            else:
+                # Never done: a commit that waits for the database would go past it once that is back.
+                progress.lost = True
             lane.popleft()
-            progress.done(record.offset)
             self._open -= 1
             self._room.set()
             self._moved.set()
         del self._lanes[key]
 
-    async def _one(self, record: Record) -> None:
+    async def _one(self, record: Record) -> bool:
+        """Whether it is finished with; not when its partition went away before."""
         attempt = 0
         while self._consumer.holds(record.place):
             try:
                 async with self._slots:
                     await self._handle(record)
                 self._metrics.consumed.labels(record.topic, record.partition).inc()
-                return
+                return True
             except Exception as error:
                 attempt += 1
                 if not is_passing(error) and (isinstance(error, Poison) or attempt >= ATTEMPTS):
                     if await self._bury(record, error):
-                        return
+                        return True
                 else:
                     log.warning("record will be tried again", topic=record.topic, offset=record.offset,
                                 attempt=attempt, error=repr(error))  # fmt: skip
             await asyncio.sleep(pause(attempt))
+        return False
 
     async def _bury(self, record: Record, error: Exception) -> bool:
         try:
