@@ -243,12 +243,13 @@ async def test_what_a_lapsed_lease_left_undone_is_done_when_it_is_back(bench: Be
             go.set()
             await asyncio.sleep(LEASE)
         async with asyncio.timeout(30):
-            while sum((await consumer.lag()).values()):
+            while len(set(done)) < 20:
                 await asyncio.sleep(0.02)
     finally:
         worker.cancel()
         await asyncio.wait([worker])
-    assert sorted(set(done)) == list(range(20))
+    # Some came twice; in their order all the same.
+    assert [number for at, number in enumerate(done) if number not in done[:at]] == list(range(20))
 
 
 async def test_a_member_that_left_cannot_commit(bench: Bench) -> None:
