@@ -48,7 +48,7 @@ TOGETHER = ("browser", "crash", "integration/up", "integration/connectors", "val
 # What takes longest goes first: at the end, when the other processes have nothing left, nobody waits for it.
 LONGEST = ("integration/up", "browser", "fuzz", "crash", "kafka", "contract", "integration")
 # What production pays for a hash; tests pay less (`pytest_configure`).
-PASSWORD_COST = dict(passwords.COST)
+PASSWORD_COST = passwords.COST
 REQUIRE_ALL = os.environ.get("CAUDAL_TEST_REQUIRE") == "all"
 
 
@@ -75,7 +75,7 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hundreds of people are made, and one is enough to see that passwords are dear.
-    passwords.COST.update(time_cost=1, memory_cost=64)
+    passwords.COST = passwords.Cost(1, 64, 1)
 
 
 def group_of(item: pytest.Item) -> str:

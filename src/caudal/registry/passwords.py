@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -19,15 +19,24 @@ from caudal.core.errors import Unavailable
 T = TypeVar("T")
 
 WAITING_MAX = 200
-# Passes, KiB of memory, lanes.
-COST = {"time_cost": 2, "memory_cost": 19 * 1024, "parallelism": 1}
+
+
+class Cost(NamedTuple):
+    """What a hash costs: passes over so many KiB of memory, in lanes."""
+
+    passes: int
+    kib: int
+    lanes: int
+
+
+COST = Cost(2, 19 * 1024, 1)
 
 
 class Passwords:
     """Hashes and verifies passwords on threads of its own."""
 
     def __init__(self, *, threads: int = 2) -> None:
-        self._hasher = PasswordHasher(**COST)
+        self._hasher = PasswordHasher(time_cost=COST.passes, memory_cost=COST.kib, parallelism=COST.lanes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._waiting = 0
         # Verified against when there is no such person, so that both answers take as long.
