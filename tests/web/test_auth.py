@@ -9,6 +9,9 @@ from uuid import UUID
 import jwt
 import pytest
 
+from caudal.core.errors import Unauthenticated
+from caudal.registry.accounts import Accounts, Locked
+from caudal.registry.passwords import Passwords
 from caudal.registry.permissions import Role
 
 PERSON = {"username": "ana_1", "password": "secret", "email": "ana@example.com"}
@@ -75,6 +78,33 @@ async def test_five_failures_lock_for_five_minutes(running_api: Any, login: str)
         assert await running_api.admin.fetchval("select count(*) from caudal.sign_in_failure") == 0
     else:
         assert await attempt("wrong") == "unauthenticated"
+
+
+async def test_guesses_through_many_processes_are_counted_together(unstarted_api: Any) -> None:
+    """Each process has its own turns; the count is the database's."""
+    made = unstarted_api
+    await made.person("acme", Role.VIEWER, username="ana")
+    looked_at = 0
+
+    class Counted(Passwords):
+        async def verify(self, hashed: str | None, password: str) -> bool:
+            nonlocal looked_at
+            looked_at += 1
+            return await super().verify(hashed, password)
+
+    passwords = Counted(threads=2)
+    processes = [Accounts(made.parts.pool, passwords, made.parts.keys, made.parts.people) for _ in range(8)]
+    try:
+        came = await asyncio.gather(
+            *(process.sign_in("ana", f"guess {turn}") for turn in range(5) for process in processes),
+            return_exceptions=True,
+        )
+    finally:
+        passwords.close()
+    assert {type(one) for one in came} <= {Locked, Unauthenticated}
+    assert looked_at == 5
+    with pytest.raises(Locked):
+        await processes[0].sign_in("ANA", "secret")
 
 
 async def test_a_person_of_two_tenants_chooses(running_api: Any) -> None:

@@ -59,7 +59,11 @@ class SignedIn(msgspec.Struct, frozen=True):
 
 
 class _Turns:
-    """One at a time for each key: guesses at one login cannot overtake the count of failures."""
+    """One at a time for each key.
+
+    The database counts attempts before they are looked at, over all processes; so somebody who signs in with
+    one name many times at once must not look like somebody who guesses.
+    """
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -124,7 +128,7 @@ class Accounts:
         Raises Unauthenticated for a wrong name or password alike, Locked after five of them.
         """
         async with self._turns.turn(login.lower()):
-            row = await self._find(login)
+            row = await self._begin(login)
             if row["locked_until"] is not None:
                 raise _locked(row["locked_until"])
             if not await self._passwords.verify(row["password_hash"], password):
@@ -137,9 +141,9 @@ class Accounts:
         places = await self.workplaces(row["person_id"])
         return SignedIn(row["person_id"], _choose(places, tenant))
 
-    async def _find(self, login: str) -> Any:
-        # Always one row, empty for a login that nobody has.
-        return await self._pool.fetchrow("select * from caudal.sign_in_find($1)", login)
+    async def _begin(self, login: str) -> Any:
+        """Count an attempt. Always one row, empty for a login that nobody has."""
+        return await self._pool.fetchrow("select * from caudal.sign_in_begin($1)", login)
 
     async def workplaces(self, user_id: UUID) -> list[Workplace]:
         """The tenants that a person belongs to, the first joined first."""
@@ -172,13 +176,14 @@ class Accounts:
         """Replace a password; every token and session of that person ends. Raises Unauthenticated."""
         async with self._turns.turn(str(user_id)):
             login = f"password of {user_id}"
-            found = await self._find(login)
+            found = await self._begin(login)
             if found["locked_until"] is not None:
                 raise _locked(found["locked_until"])
             hashed = await self._pool.fetchval("select caudal.password_of($1)", user_id)
             if not await self._passwords.verify(hashed, old):
                 until = await self._pool.fetchval("select caudal.sign_in_failed($1)", login)
                 raise _locked(until) if until else Forbidden("The present password is wrong.")
+            await self._pool.execute("select caudal.sign_in_succeeded($1)", login)
         await self._pool.execute(
             "select caudal.set_password($1, $2)", user_id, await self._passwords.hash(new)
         )

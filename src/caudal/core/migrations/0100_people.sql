@@ -178,27 +178,34 @@ create trigger keeps_owner after update or delete on caudal.membership for each 
 
 -- What follows is all that caudal_app can learn or do across tenants.
 
-create function caudal.sign_in_find(login_ text)
+-- Five failures, none more than 15 minutes after the one before, lock for five minutes. An attempt is counted before
+-- its password is looked at and forgotten when it was right: guesses made at once, through however many processes,
+-- are five all the same.
+create function caudal.sign_in_begin(login_ text)
   returns table (person_id uuid, password_hash text, locked_until timestamptz)
-  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select p.id, p.password_hash, f.locked_until
-  from (values (lower(login_))) as l(login)
-  left join caudal.person p on (lower(p.username) = l.login or lower(p.email) = l.login) and p.status = 'active'
-  left join caudal.sign_in_failure f on f.login = l.login and f.locked_until > now() $$;
-
--- Five failures, none more than 15 minutes after the one before, lock for five minutes.
-create function caudal.sign_in_failed(login_ text) returns timestamptz
   language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
   delete from caudal.sign_in_failure where ctid in (
-    select ctid from caudal.sign_in_failure where last_at < now() - interval '1 day' order by last_at limit 10);
-  insert into caudal.sign_in_failure as f (login, failures, last_at) values (lower(login_), 1, now())
-  on conflict (login) do update set
-    failures = case when f.last_at < now() - interval '15 minutes' or f.locked_until <= now() then 1 else f.failures + 1 end,
-    locked_until = case when f.locked_until > now() then f.locked_until
-                        when f.locked_until is null and f.last_at >= now() - interval '15 minutes' and f.failures >= 4
-                        then now() + interval '5 minutes' end,
-    last_at = now()
-  returning locked_until $$;
+    select ctid from caudal.sign_in_failure where last_at < now() - interval '1 day' order by last_at limit 10
+    for update skip locked);
+  with counted as (
+    insert into caudal.sign_in_failure as f (login, failures, last_at) values (lower(login_), 1, now())
+    on conflict (login) do update set
+      failures = case when f.last_at < now() - interval '15 minutes' or f.locked_until <= now() then 1
+                      else f.failures + 1 end,
+      locked_until = case when f.locked_until > now() then f.locked_until
+                          when f.locked_until is null and f.last_at >= now() - interval '15 minutes' and f.failures >= 5
+                          then now() + interval '5 minutes' end,
+      last_at = now()
+    returning f.locked_until)
+  select p.id, p.password_hash, counted.locked_until from counted
+  left join caudal.person p on (lower(p.username) = lower(login_) or lower(p.email) = lower(login_))
+    and p.status = 'active' $$;
+
+create function caudal.sign_in_failed(login_ text) returns timestamptz
+  language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+  update caudal.sign_in_failure f set locked_until = now() + interval '5 minutes'
+  where f.login = lower(login_) and f.failures >= 5 and f.locked_until is null;
+  select f.locked_until from caudal.sign_in_failure f where f.login = lower(login_) and f.locked_until > now() $$;
 
 create function caudal.sign_in_succeeded(login_ text) returns void
   language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -339,7 +346,7 @@ do $$
 declare f regprocedure;
 begin
   for f in select p.oid::regprocedure from pg_proc p where p.pronamespace = 'caudal'::regnamespace and p.proname in (
-    'sign_in_find', 'sign_in_failed', 'sign_in_succeeded', 'rehash', 'memberships_of', 'principal_of', 'api_key_find',
+    'sign_in_begin', 'sign_in_failed', 'sign_in_succeeded', 'rehash', 'memberships_of', 'principal_of', 'api_key_find',
     'session_open', 'session_find', 'session_extend', 'session_close', 'register_person', 'reset_begin', 'set_password',
     'reset_finish', 'password_of', 'invitation_find', 'invitation_accept') loop
     execute format('revoke execute on function %s from public', f);
