@@ -95,10 +95,10 @@ class Client:
     async def request(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
     ) -> httpx.Response:
-        """One request. Raises Refused for a problem, Unreachable when nobody answers."""
+        """One request; bytes go as they are. Raises Refused for a problem, Unreachable for silence."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        content = None
-        if body is not None:
+        content = body if isinstance(body, bytes) else None
+        if body is not None and content is None:
             headers["Content-Type"] = "application/json"
             content = msgspec.json.encode(body)
         given = {key: value for key, value in (query or {}).items() if value is not None}
@@ -116,9 +116,21 @@ class Client:
         """What is at `path`, as `kind`."""
         return msgspec.json.decode((await self.request("GET", path, query=query)).content, type=kind)
 
-    async def post(self, path: str, body: Any, kind: type[T]) -> T:
+    async def post(self, path: str, body: Any, kind: type[T], **query: Any) -> T:
         """The answer to `body`, as `kind`."""
-        return msgspec.json.decode((await self.request("POST", path, body=body)).content, type=kind)
+        return await self._told("POST", path, body, kind, query)
+
+    async def put(self, path: str, body: Any, kind: type[T], **query: Any) -> T:
+        """The answer to `body` in the place of what was at `path`, as `kind`."""
+        return await self._told("PUT", path, body, kind, query)
+
+    async def patch(self, path: str, body: Any, kind: type[T]) -> T:
+        """The answer to a change of what is at `path`, as `kind`."""
+        return await self._told("PATCH", path, body, kind, {})
+
+    async def _told(self, method: str, path: str, body: Any, kind: type[T], query: Mapping[str, Any]) -> T:
+        answer = await self.request(method, path, body=body, query=query)
+        return msgspec.json.decode(answer.content, type=kind)
 
     async def delete(self, path: str) -> None:
         """Delete what is at `path`."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import asyncpg
 
-from caudal.registry.directory import Directory, DirectorySettings, Wanted
+from caudal.registry.directory import Directory, DirectorySettings
+from caudal.registry.entries import Wanted
 
 
 async def test_a_change_during_a_fetch_is_not_missed(ingest_pool: asyncpg.Pool[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
@@ -11,8 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from caudal.app.api import ROLE, sealer_of
+from caudal.app.tools import Installation
+from caudal.app.up import secrets_of
 from caudal.core import db
-from caudal.core.errors import NotFound, SettingsError
+from caudal.core.errors import NotFound
 from caudal.core.seal import Sealer
 from caudal.core.settings import load
 from caudal.registry import credentials, rules
@@ -144,13 +147,21 @@ class Operator:
             return await credentials.add_user(connection, name, role, tenant)
 
 
+def _sealer(environ: Mapping[str, str], data: Path | None) -> Sealer:
+    people = load(PeopleSettings, environ)
+    named = people.secret_key or people.secret_file
+    directory = data or Path("data")
+    if data is None and (named or "DATABASE_URL" in environ):
+        return sealer_of(people)
+    kept = secrets_of(directory)
+    return sealer_of(people) if kept is None else Sealer(kept.master_key)
+
+
 @asynccontextmanager
-async def operator(environ: Mapping[str, str]) -> AsyncIterator[Operator]:
-    """An operator on the database that the environment names."""
-    url = load(db.DatabaseSettings, environ).database_url
-    if not url:
-        raise SettingsError("DATABASE_URL is not set; `caudal up` writes its own into endpoints.json.")
-    sealer = sealer_of(load(PeopleSettings, environ))
+async def operator(environ: Mapping[str, str], data: Path | None = None) -> AsyncIterator[Operator]:
+    """An operator on the installation that is up on `data`, or that the environment names."""
+    url = Installation(data, environ).database_url
+    sealer = _sealer(environ, data)
     owner = await db.open_pool(url, minimum=1, maximum=1, name="caudal pki")
     try:
         app = await db.open_pool(url, minimum=0, maximum=1, role=ROLE, name="caudal pki")

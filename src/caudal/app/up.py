@@ -60,6 +60,12 @@ REST = (
 )
 
 
+def secrets_of(directory: Path) -> Secrets | None:
+    """What the installation on `directory` keeps; None when it has never been up."""
+    path = directory / "secrets.json"
+    return msgspec.json.decode(path.read_bytes(), type=Secrets) if path.exists() else None
+
+
 class Platform:
     """Everything `caudal up` runs. `endpoints` is filled once all of it is ready."""
 
@@ -238,8 +244,8 @@ class Platform:
 
     def _secrets(self) -> Secrets:
         path = self.directory / "secrets.json"
-        if path.exists():
-            return msgspec.json.decode(path.read_bytes(), type=Secrets)
+        if (kept := secrets_of(self.directory)) is not None:
+            return kept
         made = Secrets(mqtt_password=secrets.token_urlsafe(18), master_key=secrets.token_urlsafe(32))
         _write_private(path, msgspec.json.encode(made))
         return made

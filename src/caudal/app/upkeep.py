@@ -17,6 +17,7 @@ from caudal.core.metrics import Metrics
 from caudal.core.readiness import announce
 from caudal.core.settings import load, setting
 from caudal.insight.rollups import Refresher
+from caudal.registry.usage import measure_for_ever
 from caudal.telemetry.maintenance import Maintenance, RetentionSettings
 from caudal.telemetry.watch import Watch
 from caudal.web.health import Health
@@ -47,6 +48,7 @@ async def parts(
     life.spawn("refresher", refresher.run())
     life.spawn("maintenance", maintenance.run())
     life.spawn("watch", Watch(pool, metrics).run())
+    life.spawn("usage", measure_for_ever(pool))
     return Health(pool)
 
 

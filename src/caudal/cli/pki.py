@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caudal.app.pki import Operator, operator
+from caudal.cli._tools import data_option
 from caudal.registry.pki.registrations import Approval
 from caudal.registry.pki.revocation import Reason
 
@@ -23,8 +24,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 def run(act: Callable[[Operator], Awaitable[T]]) -> T:
     """Do `act` as the operator that the environment names."""
 
+    data: Path | None = click.get_current_context().obj
+
     async def main() -> T:
-        async with operator(os.environ) as found:
+        async with operator(os.environ, data) as found:
             return await act(found)
 
     return asyncio.run(main())
@@ -53,8 +56,14 @@ def save(folder: Path, **files: str) -> None:
 
 
 @click.group()
-def command() -> None:
-    """Certificates: the authority, who asks for one, who has one. Uses DATABASE_URL and CAUDAL_MASTER_KEY."""
+@data_option
+@click.pass_context
+def command(context: click.Context, data: Path | None) -> None:
+    """Certificates: the authority, who asks for one, who has one.
+
+    Finds the installation by --data, else by DATABASE_URL and CAUDAL_MASTER_KEY, else in ./data.
+    """
+    context.obj = data
 
 
 @command.command()

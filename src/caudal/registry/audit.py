@@ -70,3 +70,15 @@ async def entries(
         limit,
     )
     return rows
+
+
+async def by_operator(connection: Any, tenant: int, action: str, target: str = "", **detail: object) -> None:
+    """Write down what the installation's administrator did to `tenant` (its number), outside of the API."""
+    await connection.execute(
+        "insert into caudal.audit(tenant_id, actor, actor_name, action, target, detail)"
+        " values ($1, 'operator', 'operator', $2, $3, $4::text::jsonb)",
+        tenant,
+        action,
+        target,
+        msgspec.json.encode(detail).decode(),
+    )

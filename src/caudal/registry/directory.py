@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import asyncpg
@@ -17,9 +17,9 @@ import msgspec
 
 from caudal.core import logs
 
-log = logs.get("directory")
+from .entries import Absent, DeviceEntry, GatewayEntry, TenantEntry, Wanted
 
-Policy: TypeAlias = Literal["register", "hold", "refuse"]
+log = logs.get("directory")
 
 ABSENT_SECONDS = 3.0
 FETCHES_MAX = 5
@@ -30,69 +30,6 @@ class DirectorySettings(msgspec.Struct, frozen=True):
 
     unknown_tenants: Literal["register", "refuse"] = "refuse"
     series_cached: int = 500_000
-
-
-class TenantEntry(msgspec.Struct, eq=False):
-    """A tenant as ingest sees it. `series_count` and `device_count` lag by what other workers just made."""
-
-    id: int
-    name: str
-    policy: Policy
-    max_series: int
-    active: bool
-    zone: ZoneInfo | None
-    zones: dict[str, ZoneInfo | None]
-    series_count: int = 0
-    device_count: int = 0
-    message_rate: int = 0
-    point_rate: int = 0
-    """Its quotas, a second; 0 is none."""
-
-    def zone_of(self, site: str | None) -> ZoneInfo | None:
-        """The zone that timestamps without an offset are in, at that site."""
-        return self.zones.get(site or "") or self.zone
-
-
-class DeviceEntry(msgspec.Struct, eq=False):
-    """A device as ingest sees it; `series` is its points by name, to the number its samples carry."""
-
-    id: int
-    tenant: TenantEntry
-    name: str
-    held: bool
-    format: str | None
-    zone: ZoneInfo | None
-    gateway_id: int | None
-    series: dict[str, int]
-    heads: dict[str, tuple[str | None, bytes]] = msgspec.field(default_factory=dict)
-    """By point, its usual unit and the first columns of its rows, for the pipeline's short way."""
-    rejected: bool = False
-    """Somebody has refused it: what it sends is as from no device of ours. Never remembered as one."""
-
-
-class GatewayEntry(msgspec.Struct, eq=False):
-    """A gateway, which its MAC alone names."""
-
-    id: int
-    tenant: TenantEntry
-    mac: str
-    capacity: int
-    zone: ZoneInfo | None
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """A device that messages name and the cache lacks, or lacks points of."""
-
-    tenant: str
-    site: str | None
-    device: str
-    points: frozenset[str] = frozenset()
-    gateway: int | None = None
-    register: bool = True
-    """False to look it up alone: the asset on a topic whose payload names the device."""
-
-
-Absent: TypeAlias = Literal["unknown_tenant", "unknown_device", "too_large"]
 
 
 class Directory:
@@ -219,8 +156,10 @@ class Directory:
             " array(select s.time_zone from caudal.site s where s.tenant_id = t.id order by s.id) as zones,"
             " (select count(*) from caudal.series r where r.tenant_id = t.id) as series,"
             " (select count(*) from caudal.device d where d.tenant_id = t.id) as devices,"
-            " coalesce(q.messages_per_second, 0) as messages, coalesce(q.points_per_second, 0) as points"
-            " from caudal.tenant t left join caudal.quota q on q.tenant_id = t.id where name = $1",
+            " coalesce(q.messages_per_second, 0) as messages, coalesce(q.points_per_second, 0) as points,"
+            " coalesce(u.over, false) as full"
+            " from caudal.tenant t left join caudal.quota q on q.tenant_id = t.id"
+            " left join caudal.usage u on u.tenant_id = t.id where name = $1",
             name,
         )
         if row is None:
@@ -229,7 +168,7 @@ class Directory:
             row["id"], name, row["unknown_devices"], row["max_series"], row["status"] == "active",
             _zone(row["time_zone"]),
             {site: _zone(zone) for site, zone in zip(row["sites"], row["zones"], strict=True) if zone},
-            row["series"], row["devices"], row["messages"], row["points"],
+            row["series"], row["devices"], row["messages"], row["points"], row["full"],
         )  # fmt: skip
         self._tenants[name] = entry
         return entry

@@ -75,5 +75,12 @@ class Limiter:
         bucket[0] -= amount
         return -bucket[0] / rate if bucket[0] < 0 else 0.0
 
+    def debt(self, key: Hashable, rate: float) -> float:
+        """The seconds until what `charge` took beyond the bucket is paid off; takes nothing."""
+        bucket = self._buckets.get(key)
+        if bucket is None or rate <= 0:
+            return 0.0
+        return max(0.0, -bucket[0] / rate - (self._clock() - bucket[1]))
+
     def __len__(self) -> int:
         return len(self._buckets)

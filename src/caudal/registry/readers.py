@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 import msgspec
 
 from caudal.core.errors import Conflict, InvalidInput, NotFound
+
+from . import audit
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 
@@ -23,6 +26,24 @@ class Reader(msgspec.Struct, frozen=True):
 
     role: str
     password: str
+
+
+class ReaderLine(msgspec.Struct, frozen=True):
+    """A login and whose rows it reads."""
+
+    role: str
+    tenant: str
+    created_at: datetime
+
+
+async def find(pool: asyncpg.Pool[Any], tenant: str | None = None) -> list[ReaderLine]:
+    """All readers, or those of one tenant."""
+    rows = await pool.fetch(
+        "select r.role_name as role, t.name as tenant, r.created_at from caudal.sql_reader r"
+        " join caudal.tenant t on t.id = r.tenant_id where $1::text is null or t.name = $1 order by 2, 1",
+        tenant,
+    )
+    return [ReaderLine(**row) for row in rows]
 
 
 async def _role(connection: Any, tenant: str, name: str) -> tuple[str, int]:
@@ -56,13 +77,14 @@ async def create_reader(pool: asyncpg.Pool[Any], tenant: str, name: str) -> Read
         )
         for setting in ("statement_timeout = '60s'", "idle_in_transaction_session_timeout = '60s'"):
             await connection.execute(f'alter role "{role}" set {setting}')
+        await audit.by_operator(connection, tenant_id, "reader.created", role)
     return Reader(role, password)
 
 
 async def drop_reader(pool: asyncpg.Pool[Any], tenant: str, name: str) -> None:
     """Withdraw a reader's login and end its connections. Raises NotFound."""
     async with pool.acquire() as connection, connection.transaction():
-        role, _ = await _role(connection, tenant, name)
+        role, tenant_id = await _role(connection, tenant, name)
         if not await connection.fetchval(
             "delete from caudal.sql_reader where role_name = $1 returning 1", role
         ):
@@ -71,3 +93,4 @@ async def drop_reader(pool: asyncpg.Pool[Any], tenant: str, name: str) -> None:
             "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role
         )
         await connection.execute(f'drop role "{role}"')
+        await audit.by_operator(connection, tenant_id, "reader.dropped", role)

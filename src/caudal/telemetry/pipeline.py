@@ -18,7 +18,8 @@ import msgspec
 
 from caudal.core import logs, tracing
 from caudal.mqtt.ports import Inbound, settle
-from caudal.registry.directory import DeviceEntry, Directory, GatewayEntry, TenantEntry, Wanted
+from caudal.registry.directory import Directory
+from caudal.registry.entries import DeviceEntry, GatewayEntry, TenantEntry, Wanted
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
 from caudal.telemetry.decode import decode
 from caudal.telemetry.metrics import IngestMetrics
@@ -117,6 +118,11 @@ class Pipeline:
         """In flight: received and not yet settled."""
         return self.queue.messages
 
+    def overdrawn(self, tenant: str) -> float:
+        """Seconds to wait before more of a tenant is taken by a door that cannot hold its senders back."""
+        entry = self._directory.tenant(tenant)
+        return 0.0 if entry is None else self.queue.overdrawn(entry)
+
     async def room(self) -> None:
         """Return once `accepting`: for a door that waits in a coroutine instead of registering a callback."""
         await self.queue.room.wait()
@@ -206,6 +212,12 @@ class Pipeline:
         if isinstance(decoded, Reject):
             refused = Dead(decoded.reason, decoded.sentence, decoded.pointer)
             self._refuse(message, route, refused, tenant)
+        elif tenant.full and decoded.ack is None:
+            # A command's outcome is small, and somebody waits for it.
+            sentence = (
+                f"tenant {tenant.name!r:.80} has used the storage of its quota; raise it, and replay this"
+            )
+            self._refuse(message, route, Dead("too_large", sentence, "", decoded.format), tenant)
         else:
             self._place(message, turn, route, decoded, tenant, device, gateway)
 

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from caudal.mqtt.ports import Inbound, Origin
-from caudal.registry.directory import TenantEntry
+from caudal.registry.entries import TenantEntry
 from caudal.registry.quotas import Limiter
 from caudal.telemetry.batch import Batch, Entry
 from caudal.telemetry.settings import IngestSettings
@@ -145,6 +145,14 @@ class Queue:
             self._metered.add(origin)
             hold(quota=True)
             asyncio.get_running_loop().call_later(min(wait, 60.0), self._refilled, origin)
+
+    def overdrawn(self, tenant: TenantEntry) -> float:
+        """Seconds that who cannot be held back should wait: for the quotas of its tenant, or its share."""
+        wait = max(
+            self._messages_meter.debt(tenant.id, tenant.message_rate),
+            self._points_meter.debt(tenant.id, tenant.point_rate),
+        )
+        return max(wait, 1.0) if self._by_tenant[tenant.id] > self._most else wait
 
     def _refilled(self, origin: Origin) -> None:
         self._metered.discard(origin)

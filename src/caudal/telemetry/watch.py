@@ -30,6 +30,12 @@ class Watch:
             "certificate_seconds": metrics.gauge(
                 "certificate_expiry_seconds", "Seconds until the first unrevoked certificate expires"
             ),
+            "credentials_due": metrics.gauge(
+                "credentials_due", "Devices and gateways whose password is due for rotation, or past it"
+            ),
+            "tenants_over_storage": metrics.gauge(
+                "tenants_over_storage", "Tenants that have used the storage of their quota"
+            ),
         }
         self._forget()
 

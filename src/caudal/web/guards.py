@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import Any
 
@@ -18,6 +19,9 @@ from caudal.registry.permissions import Action
 from caudal.registry.quotas import Limiter
 
 COOKIE = "caudal_session"
+HOLD_SECONDS = 1.0
+# Refusals that wait at a time; beyond, they go out at once.
+HELD_MAX = 1000
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -27,6 +31,7 @@ class Gate:
     def __init__(self, authenticator: Authenticator, *, tenant_rate: float, address_rate: float) -> None:
         self.authenticator = authenticator
         self._tenants = Limiter(tenant_rate)
+        self._held = 0
         # Five seconds' worth at once: a browser that opens a page, an office behind one address.
         self._addresses = Limiter(address_rate, burst=address_rate * 5)
 
@@ -46,8 +51,21 @@ class Gate:
             raise
         wait = self._tenants.take(known.principal.tenant_id, rate=known.rate)
         if wait:
+            await self._hold(wait)
             raise RateLimited("Your tenant's requests a second are used up. Wait a moment.", retry_after=wait)
         return known
+
+    async def _hold(self, wait: float) -> None:
+        """Let a refusal wait, so that who comes again at once cannot keep us busy with refusing.
+
+        Somebody whose requests follow each other on a few connections is slowed to what they may do.
+        """
+        if self._held < HELD_MAX:
+            self._held += 1
+            try:
+                await asyncio.sleep(min(wait, HOLD_SECONDS))
+            finally:
+                self._held -= 1
 
     async def _known(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Known:
         headers = connection.headers

@@ -146,6 +146,9 @@ def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Resp
             )
         case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
             return problem(request, 400, "invalid", "A text holds a character (NUL) that cannot be stored.")
+        case asyncpg.CheckViolationError() if error.constraint_name == "storage_quota":
+            sentence = "Your tenant has used the storage of its quota. Delete files, or ask for more."
+            return problem(request, 413, "storage_full", sentence)
         case asyncpg.DataError() | asyncpg.IntegrityConstraintViolationError():
             log.warning("the database refused a value", error=type(error).__name__)
             return problem(request, 400, "invalid", "A value is outside of what can be stored.")

@@ -43,3 +43,4 @@ begin
 end $$;
 -- Connectors keep what people send.
 grant insert on caudal.file to caudal_messaging;
+create trigger room before insert on caudal.object_intent for each row execute function caudal.room_for_files();

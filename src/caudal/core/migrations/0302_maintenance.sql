@@ -90,4 +90,5 @@ revoke execute on function caudal.ensure_partitions(int), caudal.apply_retention
   caudal.apply_tenant_retention(int, int), caudal.prune_dead_letters(int, int), caudal.rollup_threshold_now() from public;
 grant execute on function caudal.ensure_partitions(int), caudal.apply_retention(int),
   caudal.apply_tenant_retention(int, int), caudal.prune_dead_letters(int, int), caudal.rollup_threshold_now(),
-  caudal.rollup_step(int, int), caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval) to caudal_upkeep;
+  caudal.rollup_step(int, int), caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval),
+  caudal.measure_usage(boolean) to caudal_upkeep;

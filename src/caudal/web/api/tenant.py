@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
@@ -43,7 +44,11 @@ class TenantChange(msgspec.Struct, frozen=True):
 
 
 class Quotas(msgspec.Struct, frozen=True):
-    """How much the tenant may do; null: no limit of its own."""
+    """How much the tenant may do, and what it has; null: no limit of its own.
+
+    `storage_used` (bytes) and `points` (samples kept) were measured at `measured_at`: every minute where
+    there is a quota of storage. `full`: it is used up, and what comes is refused.
+    """
 
     requests_per_second: int | None
     messages_per_second: int | None
@@ -52,6 +57,10 @@ class Quotas(msgspec.Struct, frozen=True):
     max_series: int
     series: int
     members: int
+    storage_used: int | None = None
+    points: int | None = None
+    full: bool = False
+    measured_at: datetime | None = None
 
 
 @get("/api/tenant", guards=[requires(Action.TENANT_READ)])
@@ -90,8 +99,10 @@ async def read_quotas(door: Database, people_settings: Given[PeopleSettings]) ->
             """
             select q.requests_per_second, q.messages_per_second, q.points_per_second, q.storage_bytes,
                    t.max_series, (select count(*) from caudal.series) as series,
-                   (select count(*) from caudal.membership) as members
+                   (select count(*) from caudal.membership) as members,
+                   u.storage_bytes as storage_used, u.points, coalesce(u.over, false) as full, u.measured_at
             from caudal.tenant t left join caudal.quota q on q.tenant_id = t.id
+            left join caudal.usage u on u.tenant_id = t.id
             """
         )
     if row is None:
