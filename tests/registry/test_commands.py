@@ -236,6 +236,13 @@ async def test_a_meter_is_reached_through_its_gateway(app_pool: Pool, ingest_poo
     topic, payload = out.sent[0]
     assert topic == "tds_new/devices/aa:bb:cc:dd:ee:01/commands"
     assert payload["dispositivo_codigo"] == "D1"
+    # A gateway has no topic to answer on: that it took the command is the end, and no time-out is invented.
+    await pool.execute("update caudal.command set expires_at = now() - interval '1 day'")
+    assert await dispatcher.step() == 0
+    row = await pool.fetchrow("select status, error, attempts, settled_at from caudal.command")
+    assert row is not None
+    assert (row["status"], row["error"], row["attempts"]) == ("sent", None, 1)
+    assert row["settled_at"] is not None
 
 
 async def test_run_publishes_at_once(

@@ -96,6 +96,33 @@ async def test_gateway_keeps_its_devices(app_pool: Pool) -> None:
         await gateways.delete(c, gateway.id)
 
 
+async def test_what_was_declared_may_go_and_what_was_measured_stays(app_pool: Pool, pool: Pool) -> None:
+    async with tenant_transaction(app_pool, "acme") as c:
+        fresh = await devices.create(c, DeviceIn("fresh"))
+        used = await devices.create(c, DeviceIn("used"))
+        await points.create(c, PointIn(fresh.id, "a"))
+        a = await points.create(c, PointIn(used.id, "a"))
+        b = await points.create(c, PointIn(used.id, "b"))
+    await pool.execute(
+        "insert into caudal.sample(series, ts, received, v_num) values ($1, now(), now(), 1)", a.id
+    )
+    async with tenant_transaction(app_pool, "acme") as c:
+        await devices.delete(c, fresh.id)
+        await points.delete(c, b.id)
+    for refused in (devices.delete, points.delete):
+        with pytest.raises(Conflict, match=r"inactive|samples"):
+            async with tenant_transaction(app_pool, "acme") as c:
+                await refused(c, used.id if refused is devices.delete else a.id)
+    for gone in (devices.delete, points.delete):
+        with pytest.raises(NotFound):
+            async with tenant_transaction(app_pool, "rival") as c:
+                await gone(c, used.id if gone is devices.delete else a.id)
+    assert await pool.fetchval("select array_agg(name) from caudal.series") == ["a"]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with tenant_transaction(app_pool, "acme") as c:
+            await c.execute("delete from caudal.series")
+
+
 def meter(gateway: int, code: str, status: str = "active") -> DeviceIn:
     return DeviceIn(
         gateway_id=gateway, code=code, kind="meter", modbus_register=1, modbus_slave=1, status=status

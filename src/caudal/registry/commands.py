@@ -2,8 +2,9 @@
 
 States: `pending` (not yet published), `sent` (the device, or the broker, has taken it), and in the end
 `acknowledged` or `failed` (the device said so), `timed_out` (sent, no answer), `expired` (not sent in
-time). A trigger on the acks settles a command in the transaction that stores the ack; the device's
-word beats our clock, and nothing turns it back.
+time). What goes by a gateway's topic ends as `sent`, with `settled_at`: gateways have no topic to answer on,
+and a time-out would say that something is wrong. A trigger on the acks settles a command in the transaction
+that stores the ack; the device's word beats our clock, and nothing turns it back.
 """
 
 from __future__ import annotations

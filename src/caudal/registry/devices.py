@@ -232,7 +232,12 @@ async def change(connection: Any, device: int, given: DevicePatch) -> Device:
 
 
 async def delete(connection: Any, device: int) -> None:
-    """Delete a device that never measured anything. Raises Conflict for one that did: its history stays."""
+    """Delete a device that never measured anything, with the points that were declared for it.
+
+    Raises Conflict for one that did: its history stays, and it can be set to inactive.
+    """
+    if not await connection.fetchval("select caudal.forget_points($1, null)", device):
+        raise Conflict("The device has measured; set it to inactive to keep its history.")
     try:
         gone = await connection.fetchval(
             "delete from caudal.device where id = $1::bigint returning id", device

@@ -57,6 +57,12 @@ update caudal.command set status = 'sent', sent_at = now(), error = null, attemp
   next_at = now() + make_interval(secs => ack_seconds)
 where id = $1 and status in ('pending', 'sent')"""
 
+# A gateway has no topic to answer on: that it has taken the command is all that there will be to know.
+_TAKEN = """
+update caudal.command set status = 'sent', sent_at = now(), settled_at = now(), error = null,
+  attempts = attempts + 1, next_at = null
+where id = $1 and status in ('pending', 'sent')"""
+
 # Nobody was there: it was no attempt. It is offered again: soon at first (the device may be connected to
 # another process, whose turn may be next), then less and less often.
 _AWAY = """
@@ -70,7 +76,7 @@ update caudal.command set next_at = null, settled_at = now(),
   status = case when sent_at is null then 'expired' else 'timed_out' end,
   error = case when sent_at is null then coalesce(error, 'the device was not there in time')
           else 'the device has not answered' end
-where status in ('pending', 'sent')
+where status in ('pending', 'sent') and next_at is not null
   and (expires_at <= now() and (sent_at is null or next_at <= now())
        or next_at <= now() and attempts >= max_attempts)
 returning id"""
@@ -124,16 +130,16 @@ class Dispatcher:
         while self._flying:
             await asyncio.wait(self._flying)
 
-    def _topics(self, tenant: str, address: Any) -> tuple[str, ...]:
-        """The device's own topics, or its gateway's where its name cannot stand on one."""
+    def _topics(self, tenant: str, address: Any) -> tuple[tuple[str, ...], bool]:
+        """The device's own topics, or its gateway's where its name cannot stand on one; whether acks come."""
         device, mac = address["device"], address["mac"]
         if device is not None and addressable(device):
             site = address["site"] if addressable(address["site"]) else "-"
-            return self._rules.filters("cmd", tenant=tenant, site=site, device=device)
-        return () if mac is None else self._rules.filters("meter_cmd", mac=mac)
+            return self._rules.filters("cmd", tenant=tenant, site=site, device=device), True
+        return () if mac is None else self._rules.filters("meter_cmd", mac=mac), False
 
     async def _send(self, row: Any, address: Any) -> None:
-        topics = self._topics(row["tenant"], address)
+        topics, answers = self._topics(row["tenant"], address)
         if not topics:
             await self._pool.execute(
                 "update caudal.command set status = 'failed', next_at = null, settled_at = now(),"
@@ -158,7 +164,7 @@ class Dispatcher:
             taken, why = False, f"publishing failed: {error!r}"[:500]
             log.warning("a command could not be published", command=row["id"], error=repr(error))
         if taken:
-            await self._pool.execute(_SENT, row["id"])
+            await self._pool.execute(_SENT if answers else _TAKEN, row["id"])
         else:
             await self._pool.execute(_AWAY, row["id"], why)
 

@@ -135,6 +135,15 @@ async def create(connection: Any, given: PointIn) -> Point:
     return await get(connection, new)
 
 
+async def delete(connection: Any, point: int) -> None:
+    """Delete a point that was never measured. Raises Conflict for one that was: what it measured stays."""
+    device = rules.existing(
+        await connection.fetchval("select device_id from caudal.series where id = $1::bigint", point), "point"
+    )
+    if not await connection.fetchval("select caudal.forget_points($1, $2)", device, point):
+        raise Conflict("The point has samples, which stay.")
+
+
 async def room(connection: Any, wanted: int) -> None:
     """That the tenant may have `wanted` more series; Conflict when not."""
     left = await connection.fetchval(

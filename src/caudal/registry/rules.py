@@ -133,6 +133,8 @@ _SENTENCES = {
     "gateway_site_id_fkey": "The site still has gateways; move them first.",
     "device_profile_id_fkey": "Devices still use this profile.",
     "series_device_id_fkey": "The device has points; set it to inactive to keep its history.",
+    "ack_device_id_fkey": "The device has answered commands; set it to inactive to keep its history.",
+    "event_device_id_fkey": "The device has told of events; set it to inactive to keep its history.",
     "certificate_gateway_id_fkey": "The gateway has had certificates, whose record stays.",
     "mqtt_user_name_key": "name: another MQTT user has it.",
 }

@@ -1,11 +1,18 @@
-"""Gateways and devices from and to CSV, where sites, gateways and profiles go by their names."""
+"""Gateways and devices from and to CSV, where sites, gateways and profiles go by their names.
+
+Spreadsheets of half the world write semicolons, decimal commas, a byte order mark, empty columns and empty
+lines; all of that is read. What a spreadsheet would take for a formula is written behind an apostrophe, and
+read back.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
-from decimal import Decimal, InvalidOperation
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from decimal import Decimal
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import asyncpg
@@ -54,15 +61,27 @@ class Report(msgspec.Struct):
     lines: list[Line]
 
 
-def _cell(field: str, text: str) -> Any:
-    try:
-        if field in WHOLE:
-            return int(text)
-        if field in NUMBERS:
-            return Decimal(text)
-    except (ValueError, InvalidOperation):
-        raise InvalidInput(f"{field}: {text[:40]!r} is no number.") from None
-    return text
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+# What a spreadsheet takes for a formula, and what we wrote so that it does not.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_QUOTED = re.compile(r"'+[=+\-@\t\r]")
+
+
+def _cell(field: str, text: str, comma: bool) -> Any:
+    if field in WHOLE and _WHOLE.fullmatch(text):
+        return int(text)
+    if field in NUMBERS and _NUMBER.fullmatch(point := text.replace(",", ".") if comma else text):
+        return Decimal(point)
+    if field in WHOLE or field in NUMBERS:
+        raise InvalidInput(f"{field}: {text[:40]!r} is no number.")
+    return text[1:] if _QUOTED.match(text) else text
+
+
+def _shown(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 async def _numbers(connection: Any) -> dict[str, dict[str, int]]:
@@ -77,43 +96,72 @@ async def _numbers(connection: Any) -> dict[str, dict[str, int]]:
     return found
 
 
-def _given(kind: Kind, row: dict[str, str], numbers: dict[str, dict[str, int]]) -> GatewayIn | DeviceIn:
+def _given(
+    kind: Kind, row: dict[str, str], numbers: dict[str, dict[str, int]], comma: bool
+) -> GatewayIn | DeviceIn:
     values: dict[str, Any] = {}
     for field, text in row.items():
         text = text.strip()
         if not text:
             continue
         if field in numbers:
+            text = _cell(field, text, comma)
             key = text if field != "gateway" or ":" in text else text.upper()
             number = numbers[field].get(key.lower() if ":" in key and field == "gateway" else key)
             if number is None:
                 raise InvalidInput(f"{field}: there is no {field} {text[:60]!r}.")
             values[f"{field}_id"] = number
         else:
-            values[field] = _cell(field, text)
+            values[field] = _cell(field, text, comma)
     for field in NEEDED[kind]:
         if field not in values:
             raise InvalidInput(f"{field}: it is missing.")
     return GatewayIn(**values) if kind == "gateways" else DeviceIn(**values)
 
 
-def _read(kind: Kind, text: str) -> csv.DictReader[str]:
-    # Spreadsheets of half the world write semicolons, and a byte order mark.
-    text = text.removeprefix("\ufeff")
-    first = text.split("\n", 1)[0]
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in first else ",", strict=True
-    )
-    try:
-        header = [name.strip() for name in reader.fieldnames or ()]
-    except csv.Error as error:
-        raise InvalidInput(f"Line 1 is no CSV: {error}.") from error
-    unknown = sorted(set(header) - set(COLUMNS[kind]))
-    if not header or unknown or len(set(header)) != len(header):
-        wrong = f"unknown column {unknown[0][:60]!r}" if unknown else "a column is missing or there twice"
-        raise InvalidInput(f"Line 1: {wrong}. Columns are: {', '.join(COLUMNS[kind])}.")
-    reader.fieldnames = header
-    return reader
+class _Sheet:
+    """The lines of a file, by the names of its header; `comma`: decimals have one."""
+
+    def __init__(self, kind: Kind, text: str) -> None:
+        text = text.removeprefix("\ufeff")
+        self.comma = ";" in re.split(r"[\r\n]", text, maxsplit=1)[0]
+        self._reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=";" if self.comma else ",", strict=True
+        )
+        try:
+            header = [name.strip() for name in next(self._reader, [])]
+        except csv.Error as error:
+            raise InvalidInput(f"Line 1 is no CSV: {error}.") from error
+        while header and not header[-1]:
+            header.pop()
+        self.header = header
+        columns = f"Columns are: {', '.join(COLUMNS[kind])}."
+        if not header:
+            raise InvalidInput(f"Line 1: there is no header. {columns}")
+        for name in header:
+            if name not in COLUMNS[kind]:
+                raise InvalidInput(f"Line 1: unknown column {name[:60]!r}. {columns}")
+            if header.count(name) > 1:
+                raise InvalidInput(f"Line 1: column {name} is there twice. {columns}")
+
+    def rows(self) -> Iterator[tuple[int, dict[str, str] | str]]:
+        """The number of each line, and its cells by column, or what is wrong with it."""
+        while True:
+            number = self._reader.line_num + 1
+            try:
+                cells = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield number, f"no CSV: {error}"
+                return
+            if not any(cell.strip() for cell in cells):
+                continue
+            size = len(self.header)
+            if len(cells) < size or any(cell.strip() for cell in cells[size:]):
+                yield number, f"it has {len(cells)} cells, the header {size}"
+            else:
+                yield number, dict(zip(self.header, cells, strict=False))
 
 
 async def load(connection: Any, kind: Kind, text: str, *, dry_run: bool) -> Report:
@@ -122,24 +170,20 @@ async def load(connection: Any, kind: Kind, text: str, *, dry_run: bool) -> Repo
     Lines are tried in order, each with those before it in place, so that two lines that contradict each other
     are found. With `dry_run`, or when any line is bad, nothing is stored.
     """
-    reader = _read(kind, text)
+    sheet = _Sheet(kind, text)
+    rows = list(islice(sheet.rows(), LINES_MAX + 1))
+    if len(rows) > LINES_MAX:
+        raise TooLarge(f"At most {LINES_MAX} lines at a time.")
     lines: list[Line] = []
     attempt = connection.transaction()
     await attempt.start()
     try:
         numbers = await _numbers(connection)
-        while True:
-            number = reader.line_num + 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                lines.append(Line(number, False, error=f"no CSV: {error}"))
-                break
-            if len(lines) >= LINES_MAX:
-                raise TooLarge(f"At most {LINES_MAX} lines at a time.")
-            lines.append(await _line(connection, kind, number, row, numbers))
+        for number, row in rows:
+            if isinstance(row, str):
+                lines.append(Line(number, False, error=row))
+            else:
+                lines.append(await _line(connection, kind, number, row, numbers, sheet.comma))
     except BaseException:
         await attempt.rollback()
         raise
@@ -150,12 +194,11 @@ async def load(connection: Any, kind: Kind, text: str, *, dry_run: bool) -> Repo
 
 
 async def _line(
-    connection: Any, kind: Kind, number: int, row: dict[Any, Any], numbers: dict[str, dict[str, int]]
-) -> Line:
-    if None in row or None in row.values():
-        return Line(number, False, error="it has another number of cells than the header")
+    connection: Any, kind: Kind, number: int, row: dict[str, str], numbers: dict[str, dict[str, int]],
+    comma: bool,
+) -> Line:  # fmt: skip
     try:
-        given = _given(kind, row, numbers)
+        given = _given(kind, row, numbers, comma)
         async with connection.transaction():
             if isinstance(given, GatewayIn):
                 return Line(number, True, (await gateways.create(connection, given)).code)
@@ -184,7 +227,7 @@ async def dump(fetch: Callable[[str, int], Awaitable[list[Any]]], kind: Kind) ->
     while True:
         rows = await fetch(_EXPORT[kind], after)
         for row in rows:
-            writer.writerow(["" if row[name] is None else row[name] for name in COLUMNS[kind]])
+            writer.writerow([_shown(row[name]) for name in COLUMNS[kind]])
         yield out.getvalue()
         out.seek(0)
         out.truncate()

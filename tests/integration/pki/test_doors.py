@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from caudal.app.doors import open_endpoint
 from caudal.app.ingest import build
@@ -23,6 +24,8 @@ from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.registry import credentials, mosquitto
 from caudal.registry.access import Access, AccessSettings
+from caudal.registry.pki import renewal
+from caudal.registry.pki.settings import PkiSettings
 from caudal.telemetry.settings import DoorSettings, IngestSettings
 from tests.ports import free_port
 
@@ -91,6 +94,37 @@ async def test_at_our_endpoint(field: Field, endpoint: Any, version: ssl.TLSVers
     assert await client.until_lost(OUT_WITHIN)
     print(f"out of our endpoint {time.monotonic() - began:.2f} s after its revocation")
     assert not await field.client("again", tls).connect(endpoint.tls_port)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_renewed_over_the_air(field: Field, endpoint: Any, version: ssl.TLSVersion) -> None:
+    """It hears on its own topic that it should, makes a new key, comes back with it; the old one is out."""
+    gateway, _ = await field.certified(MAC, "gw1")
+    authority = field.folder / "authority.pem"
+    old = gateway.context(authority, version)
+    client = field.client("gw", old)
+    assert await client.connect(endpoint.tls_port)
+    assert await client.subscribe(f"tds_new/devices/{MAC}/commands")
+    await field.api.admin.execute("update caudal.certificate set not_after = now() + interval '700 days'")
+    async with field.api.admin.acquire() as c:
+        assert await renewal.invite(c, PkiSettings()) == 1
+
+    async def asked() -> bool:
+        return bool(client.messages)
+
+    await until(asked, 20)
+    assert json.loads(client.messages[0][1])["type"] == "renew_certificate"
+    before, gateway.key = gateway.key, ec.generate_private_key(ec.SECP256R1())
+    csr = gateway.csr()
+    body = {"mac": MAC, "csr_pem": csr, "signature": renewal.sign_request(before, csr)}
+    answer = await field.api.client.post("/api/provision/renew", json=body)
+    gateway.certificate = answer.json()["certificate_pem"]
+    assert await client.until_lost(OUT_WITHIN)
+    assert not await field.client("old", old).connect(endpoint.tls_port)
+    fresh = field.client("new", gateway.context(authority, version))
+    assert await fresh.connect(endpoint.tls_port)
+    assert await fresh.publish(topic(MAC), READINGS)
+    assert await field.api.admin.fetchval("select status from caudal.command") == "acknowledged"
 
 
 async def test_a_stranger_with_a_certificate_of_another_authority(field: Field, endpoint: Any) -> None:

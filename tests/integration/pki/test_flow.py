@@ -20,6 +20,7 @@ from caudal.registry.pki import authority as ca
 from caudal.registry.pki import registrations, renewal, revocation
 from caudal.registry.pki.renewal import sign_request
 from caudal.registry.pki.settings import PkiSettings
+from caudal.web.settings import WebSettings
 
 from .conftest import MAC, OTHER, Field, Gateway
 
@@ -89,6 +90,25 @@ async def test_ten_an_hour_from_an_address(field: Field) -> None:
     assert spoofed.status_code == 429
     await field.api.admin.execute("update caudal.provision_attempt set at = at - interval '61 min'")
     assert (await field.api.client.post(REGISTER, json=body)).status_code == 200
+
+
+async def test_behind_a_proxy_that_is_trusted_each_address_has_its_own_ten(
+    unstarted_api: Any, tmp_path: Path
+) -> None:
+    """End to end: the limit counts whom the proxy names, and nobody else can name anybody."""
+    unstarted_api.parts.web = WebSettings(trusted_proxies="127.0.0.1")
+    parts = unstarted_api.parts
+    api = await unstarted_api.start(pool=parts.pool, sealer=parts.sealer, pki_settings=PkiSettings())
+    made = Field(api, await api.headers("acme", Role.ADMIN), tmp_path)
+    await made.prepare()
+    body = Gateway(MAC, made.folder).registration(made.fingerprint)
+
+    async def ask(address: str) -> list[int]:
+        said = {"x-forwarded-for": f"203.0.113.9, {address}"}
+        return [(await api.client.post(REGISTER, json=body, headers=said)).status_code for _ in range(11)]
+
+    assert await ask("198.51.100.7") == [200] * 10 + [429]
+    assert await ask("198.51.100.8") == [200] * 10 + [429]
 
 
 def test_addresses_that_count_as_one() -> None:

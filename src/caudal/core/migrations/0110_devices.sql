@@ -123,7 +123,7 @@ create unique index command_key on caudal.command (device_id, idempotency_key) w
 create index command_device on caudal.command (device_id, id desc) where device_id is not null;
 create index command_gateway on caudal.command (gateway_id, id desc) where gateway_id is not null;
 create index command_tenant on caudal.command (tenant_id, id desc);
-create index command_due on caudal.command (next_at) where status in ('pending', 'sent');
+create index command_due on caudal.command (next_at) where status in ('pending', 'sent') and next_at is not null;
 
 create table caudal.command_event (
   id bigint generated always as identity primary key,
@@ -321,3 +321,24 @@ begin
     execute 'grant execute on function caudal.' || name || ' to caudal_app, caudal_ingest';
   end loop;
 end $$;
+
+-- A point that was declared and never measured may go again; the API cannot look at samples itself. With a device
+-- alone: all its points, or none of them. False when one has samples, which stay.
+create function caudal.forget_points(device_ bigint, point_ int) returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare owner int := caudal.current_tenant(); chosen int[]; label text;
+begin
+  select array_agg(r.id) into chosen from (
+    select id from caudal.series where tenant_id = owner and device_id = device_ and (point_ is null or id = point_)
+    order by id for update) r;
+  if chosen is null then return true; end if;
+  if exists (select from caudal.sample s where s.series = any(chosen)) then return false; end if;
+  delete from caudal.series where id = any(chosen);
+  -- Ingest keeps the numbers of series under their device's name.
+  select name into label from caudal.device where id = device_ and tenant_id = owner;
+  perform pg_notify('caudal_registry', 'device:' || owner || ':' || left(label, 4000));
+  return true;
+end $$;
+revoke execute on function caudal.forget_points(bigint, int) from public;
+grant execute on function caudal.forget_points(bigint, int) to caudal_app;
+revoke delete on caudal.series from caudal_app;

@@ -109,6 +109,13 @@ async def renew(pool: asyncpg.Pool[Any], sealer: Sealer, settings: PkiSettings, 
             connection, gateway, signed, "renewed", by=f"gateway:{mac}", csr_digest=digest
         )
         await revocation.write(connection, authority, settings.pki_crl_hours)
+        # It was asked to: this is its answer.
+        await connection.execute(
+            "update caudal.command set status = 'acknowledged', settled_by_device = true, settled_at = now(),"
+            " next_at = null, error = null, sent_at = coalesce(sent_at, now())"
+            " where gateway_id = $1 and name = $2 and status in ('pending', 'sent')",
+            newest["gateway_id"], COMMAND,
+        )  # fmt: skip
     return Renewed("renewed", signed.pem, authority.pem)
 
 
