@@ -6,11 +6,14 @@ import warnings
 from typing import Any
 
 import pytest
+from litestar import Litestar, WebSocket, get, websocket
 from litestar.exceptions import LitestarDeprecationWarning
 from litestar.handlers import HTTPRouteHandler, WebsocketRouteHandler
 
-from caudal.registry.permissions import Role
-from caudal.web.guards import rule_of
+from caudal.core.errors import SettingsError
+from caudal.registry.permissions import Action, Role
+from caudal.web.frame import TrustedProxies
+from caudal.web.guards import requires, rule_of
 
 
 async def test_a_wrong_address_is_a_problem_with_an_id(running_api: Any) -> None:
@@ -100,19 +103,68 @@ async def _dead() -> None:
     raise ConnectionRefusedError("secret-host:9092")
 
 
-async def test_every_route_declares_what_it_requires(running_api: Any) -> None:
-    bare = [
+def bare(app: Litestar) -> list[str]:
+    """Routes that do not say what they require of their caller."""
+    return [
         f"{handler} at {sorted(handler.paths)}"
-        for route in running_api.app.routes
+        for route in app.routes
         for handler in getattr(route, "route_handlers", [getattr(route, "route_handler", None)])
         if isinstance(handler, (HTTPRouteHandler, WebsocketRouteHandler))
         and getattr(handler, "http_methods", None) != {"OPTIONS"}
         and rule_of(handler) is None
     ]
-    assert bare == []
+
+
+async def test_every_route_declares_what_it_requires(running_api: Any) -> None:
+    assert bare(running_api.app) == []
+
+
+def test_a_route_that_declares_nothing_is_found() -> None:
+    @get("/open")
+    async def forgotten() -> None: ...
+
+    @websocket("/ears")
+    async def ears(socket: WebSocket[Any, Any, Any]) -> None: ...
+
+    @get("/shut", guards=[requires(Action.TENANT_READ)])
+    async def shut() -> None: ...
+
+    found = bare(Litestar([forgotten, ears, shut], openapi_config=None))
+    assert len(found) == 2
+    assert not any("shut" in route for route in found)
 
 
 async def test_no_route_uses_what_litestar_is_about_to_drop(unstarted_api: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", LitestarDeprecationWarning)
         await unstarted_api.start()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "forwarded", "address"),
+    [
+        ("", "127.0.0.1", ["198.51.100.7"], "127.0.0.1"),
+        ("10.0.0.0/8", "127.0.0.1", ["198.51.100.7"], "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1", ["198.51.100.7"], "198.51.100.7"),
+        # What the caller wrote himself stands to the left of what the proxy saw.
+        ("127.0.0.1", "127.0.0.1", ["192.0.2.1, 198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", "127.0.0.1", ["192.0.2.1", "198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1,198.51.100.0/24", "127.0.0.1", ["192.0.2.1, 198.51.100.7"], "192.0.2.1"),
+        ("127.0.0.1", "127.0.0.1", ["nonsense"], "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1", ["198.51.100.7, nonsense"], "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1", [], "127.0.0.1"),
+        ("::1,fd00::/8", "::1", ["2001:db8::1, fd00::5"], "2001:db8::1"),
+        ("127.0.0.1", "", ["198.51.100.7"], ""),
+    ],
+)
+def test_whose_word_on_an_address_is_believed(
+    trusted: str, peer: str, forwarded: list[str], address: str
+) -> None:
+    headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
+    scope = {"client": (peer, 1) if peer else None, "headers": headers}
+    assert TrustedProxies(trusted).address(scope) == address
+
+
+def test_a_proxy_that_is_no_address_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match="TRUSTED_PROXIES"):
+        TrustedProxies("10.0.0.0/8, proxy.example")

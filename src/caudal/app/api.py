@@ -41,6 +41,20 @@ ROLE = "caudal_app"
 FAREWELL = 5.0
 
 
+class Services(dict[str, object]):
+    """Services by name. A second one of the same name is a defect: routes would silently get the other."""
+
+    def __setitem__(self, name: str, service: object) -> None:
+        if name in self:
+            raise ValueError(f"two domains bring a service called {name!r}")
+        super().__setitem__(name, service)
+
+    def update(self, *args: Any, **kwargs: object) -> None:
+        """Add all of these."""
+        for name, service in dict(*args, **kwargs).items():
+            self[name] = service
+
+
 class ApiParts(msgspec.Struct, dict=True):
     """What the API is made of, for whoever composes it with more."""
 
@@ -55,7 +69,7 @@ class ApiParts(msgspec.Struct, dict=True):
     authenticator: Authenticator
     metrics: Metrics
     health: Health
-    services: dict[str, object]
+    services: Services
 
 
 def sealer_of(people: PeopleSettings) -> Sealer:
@@ -98,14 +112,17 @@ async def parts(
     post = Post(mailer_of(people.mail_url, log_secrets=people.mail_log_secrets))
     post.start(life)
     hub = live_hub(life, database_url, pool)
-    services: dict[str, object] = {
-        "live_hub": hub,
-        "accounts": accounts,
-        "keys": keys,
-        "sealer": sealer,
-        "post": post,
-        "people_settings": people,
-    }
+    services = Services()
+    services.update(
+        {
+            "live_hub": hub,
+            "accounts": accounts,
+            "keys": keys,
+            "sealer": sealer,
+            "post": post,
+            "people_settings": people,
+        }
+    )
     return ApiParts(
         pool, database_url, environ, people, web, sealer, keys, authenticator, metrics, Health(pool), services
     )

@@ -17,6 +17,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.routes import HTTPRoute
 
+from caudal.web import facts
 from caudal.web.guards import Machinery, Public, public, rule_of
 from caudal.web.problems import MEDIA_TYPE, Problem
 
@@ -75,6 +76,7 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
     components["securitySchemes"] = SCHEMES
     (_,), definitions = msgspec.json.schema_components([Problem], ref_template="#/components/schemas/{name}")
     components.setdefault("schemas", {}).update(definitions)
+    closed: set[str] = set()
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for route in app.routes:
         if not isinstance(route, HTTPRoute):
@@ -84,6 +86,7 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
             operation = (item or {}).get(method.lower())
             if operation is None:
                 continue
+            closed |= facts.closed_by(handler)
             responses = operation.setdefault("responses", {})
             # Litestar's own shape of a validation error, which nobody gets to see.
             mine = set(handler.responses or {})
@@ -96,10 +99,12 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
                     success["content"].setdefault(kind, {"schema": {"type": "string"}})
             for parameter in operation.get("parameters", ()):
                 _also_seconds(parameter)
+                facts.whole(parameter)
             for status in _statuses(handler, {**operation, "x-method": method.lower()}, route.path_format):
                 responses.setdefault(str(status), {"description": WORDS.get(status, ""), "content": content})
             if not isinstance(rule_of(handler), Public):
                 operation.setdefault("security", SECURITY)
+    facts.state(components["schemas"], closed)
     return schema
 
 

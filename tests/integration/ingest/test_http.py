@@ -174,6 +174,34 @@ async def test_bodies_that_are_refused(http: Http, encoding: str, body: bytes, s
     assert await http.rows() == []
 
 
+async def test_quotas_of_messages_and_points_hold_over_http_too(http: Http) -> None:
+    await http.api.tenant("free")
+    free = await http.api.headers("free", Role.OPERATOR)
+    await http.api.admin.execute(
+        "insert into caudal.quota(tenant_id, messages_per_second, points_per_second)"
+        " select id, 40, 40 from caudal.tenant where name = 'acme'"
+    )
+    body = b"\n".join(json.dumps(v1(n % 60, n, f"p{n // 60}")).encode() for n in range(80))
+    kind = {"content-type": "application/x-ndjson"}
+    # A second's worth at once, and what is beyond it is a debt: nothing of the body is lost.
+    assert (await http.send("/api/ingest/devices/pump", body, **kind))["messages"] == 80
+    answer = await http.api.client.post("/api/ingest/devices/pump", content=body, headers=http.headers)
+    assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+    assert answer.headers["retry-after"] == "1"
+    await http.send("/api/ingest", {"topic": TELEM, "payload": v1(1)}, 429)
+    # Another tenant notices nothing.
+    other = await http.api.client.post(
+        "/api/ingest/devices/pump", content=json.dumps(v1(1)).encode(), headers=free
+    )
+    assert other.status_code == 202
+    async with asyncio.timeout(5):
+        while (
+            await http.api.client.post("/api/ingest/devices/pump", content=body, headers=http.headers)
+        ).status_code == 429:
+            await asyncio.sleep(0.2)
+    assert len(await http.rows()) == 81
+
+
 async def test_device_credentials(http: Http) -> None:
     made = await http.api.client.post("/api/devices", headers=http.headers, json={"name": "pump"})
     path = f"/api/devices/{made.json()['id']}/credentials"
@@ -232,6 +260,41 @@ async def test_held_until_claimed(http: Http) -> None:
     assert tuple(ledger) == (30, 30, 0, 0)
 
 
+async def test_a_claimed_devices_messages_are_all_stored_in_the_order_they_came(http: Http) -> None:
+    """Events say in which order they were stored; of two values for one instant the first that came stays."""
+    await http.api.admin.execute("update caudal.tenant set unknown_devices = 'hold' where name = 'acme'")
+    count = 700
+    lines = []
+    for n in range(count):
+        event = {"schema": "v1", "event_id": f"e{n}", "event_type": "step", "ts": "2026-03-01T00:00:00Z"}
+        topic = TELEM.replace("pump", "new")
+        lines += [{"topic": topic.replace("telem", "event"), "payload": event},
+                  {"topic": topic, "payload": v1(n % 60, n, f"p{n // 60}")},
+                  # Contradicts the first of its second.
+                  {"topic": topic, "payload": v1(n % 60, -1 - n, f"p{n // 60}")}]  # fmt: skip
+    for start in range(0, len(lines), 150):
+        body = b"\n".join(json.dumps(line).encode() for line in lines[start : start + 150])
+        came = await http.send("/api/ingest", body, **{"content-type": "application/x-ndjson"})
+        assert {outcome["result"] for outcome in came["outcomes"]} == {"held"}
+    number = await http.api.admin.fetchval("select id from caudal.device where name = 'new'")
+    path = f"/api/devices/{number}/claim"
+    claimed = await http.api.client.post(path, headers=http.headers, json={})
+    assert claimed.json()["released"] == len(lines)
+    events = await http.api.admin.fetch("select event_id from caudal.event order by id")
+    assert [row["event_id"] for row in events] == [f"e{n}" for n in range(count)]
+    kept = {(row[2], row[3]) for row in await http.rows()}
+    assert kept == {(f"p{n // 60}", float(n)) for n in range(count)}
+    conflicts = await http.api.admin.fetchval(
+        "select count(*) from caudal.dead_letter where reason = 'conflict'"
+    )
+    ledger = await http.api.admin.fetchrow(
+        "select sum(received) r, sum(stored) s, sum(held) h from caudal.ledger"
+    )
+    assert conflicts == count
+    assert tuple(ledger) == (3 * count, 2 * count, 0)
+    assert await http.api.admin.fetchval("select count(*) from caudal.held_message") == 0
+
+
 async def test_rejected_is_dead(http: Http) -> None:
     await http.api.admin.execute("update caudal.tenant set unknown_devices = 'hold' where name = 'acme'")
     await http.send("/api/ingest/devices/new", v1(1))
@@ -285,6 +348,17 @@ async def test_emqx_webhook(http: Http) -> None:
     await http.send("/api/ingest/emqx", body, 401, authorization="Bearer wrong")
     came = await http.send("/api/ingest/emqx", body, authorization="Bearer broker")
     assert came["outcomes"][0]["result"] == "stored"
+
+
+async def test_a_name_that_emqx_would_fill_in_opens_nothing_there(http: Http, pool: Any) -> None:
+    """EMQX replaces placeholders in the rules it is given: with the client id, which a client chooses."""
+    made = await http.api.client.post("/api/devices", headers=http.headers, json={"name": "x${clientid}"})
+    path = f"/api/devices/{made.json()['id']}/credentials"
+    issued = (await http.api.client.post(path, headers=http.headers)).json()
+    body = {"username": issued["username"], "password": issued["password"], "clientid": "victim"}
+    http.headers = {"authorization": "Bearer broker"}
+    found = await http.send("/mqtt/auth", body, 200)
+    assert found["acl"] == [{"permission": "deny", "action": "all", "topic": "#"}]
 
 
 async def test_emqx_asks(http: Http, pool: Any) -> None:

@@ -1,53 +1,22 @@
-"""The routes, one module for each resource.
+"""The routes, one module for each resource, found by name.
 
 A module has `ROUTES` (handlers or controllers) and, where it needs more than the database, `NEEDS`: the names
-of services that `create_app` is given. Name a new module in `MODULES`; that is all.
+of services that `create_app` is given. A new module is a new file here; one whose name begins with `_` has no
+routes.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
-from caudal.web.api import (
-    auth,
-    connectors,
-    device_access,
-    files,
-    groups,
-    health,
-    ingest,
-    messages,
-    mqtt_auth,
-    notifications,
-    people,
-    provisioning,
-    registry,
-    series,
-    tenant,
-    uploads,
-    webhooks,
-)
-
-MODULES: tuple[ModuleType, ...] = (
-    auth,
-    connectors,
-    device_access,
-    files,
-    groups,
-    health,
-    ingest,
-    messages,
-    mqtt_auth,
-    notifications,
-    people,
-    provisioning,
-    registry,
-    series,
-    tenant,
-    uploads,
-    webhooks,
+MODULES: tuple[ModuleType, ...] = tuple(
+    importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.iter_modules(__path__)
+    if not module.name.startswith("_")
 )
 
 

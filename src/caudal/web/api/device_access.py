@@ -8,15 +8,17 @@ import msgspec
 from litestar import Response, delete, get, post
 from litestar.params import FromQuery, JSONBody
 
+from caudal.core.errors import Unauthenticated
 from caudal.registry import audit, commands, credentials, quarantine
 from caudal.registry.access import AccessSettings
 from caudal.registry.commands import Command, CommandHistory, CommandIn
 from caudal.registry.credentials import Credential, Due, Issued
 from caudal.registry.devices import Device
+from caudal.registry.devices_http import DevicePrincipal
 from caudal.registry.permissions import Action
 from caudal.registry.quarantine import Claim, Held, Release
 from caudal.web import pages
-from caudal.web.api.registry import READ, Id, Ref, Search, shown
+from caudal.web.api._registry import READ, Id, Ref, Search, shown
 from caudal.web.guards import requires
 from caudal.web.inject import Caller, Database, Given
 from caudal.web.pages import Cursor, Limit, Page
@@ -24,6 +26,7 @@ from caudal.web.pages import Cursor, Limit, Page
 NEEDS = frozenset({"access_settings", "release"})
 CLAIM = [requires(Action.DEVICES_CLAIM)]
 CREDENTIALS = [requires(Action.CREDENTIALS_WRITE)]
+SEND = [requires(Action.TELEMETRY_WRITE)]
 
 
 class Claimed(msgspec.Struct):
@@ -152,6 +155,23 @@ async def revoke_gateway_credentials(gateway_id: Id, door: Database, principal: 
     return await _revoke("gateway", gateway_id, door, principal)
 
 
+@post("/api/device/credentials", guards=SEND, status_code=201)
+async def rotate_own(door: Database, principal: Caller, access_settings: Given[AccessSettings]) -> Issued:
+    """A device or gateway replaces its own password: the old one has its grace period."""
+    if not isinstance(principal, DevicePrincipal):
+        raise Unauthenticated("This is for a device, with its own password.")
+    client = principal.client
+    async with door.write() as connection:
+        if client.device_id is not None:
+            thing, number = "device", client.device_id
+        else:
+            assert client.gateway_id is not None  # a DevicePrincipal is one or the other
+            thing, number = "gateway", client.gateway_id
+        made = await credentials.issue(connection, thing, number, access_settings, by=principal.actor)  # type: ignore[arg-type]
+        await audit.record(connection, principal, "credential.rotated", client.key)
+    return made
+
+
 @get("/api/credentials/due", guards=READ)
 async def list_due(door: Database, limit: Limit = 50) -> DueList:
     """Devices and gateways whose password should be replaced."""
@@ -209,6 +229,6 @@ async def get_command(command_id: Id, door: Database) -> CommandHistory:
 ROUTES = [
     list_quarantine, claim_device, reject_device,
     list_device_credentials, issue_device_credential, revoke_device_credentials,
-    list_gateway_credentials, issue_gateway_credential, revoke_gateway_credentials, list_due,
+    list_gateway_credentials, issue_gateway_credential, revoke_gateway_credentials, rotate_own, list_due,
     send_command, list_commands, get_command,
 ]  # fmt: skip

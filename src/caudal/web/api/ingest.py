@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Any, Literal, TypeAlias
-from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar import Request, post
 from litestar.params import PathParameter, QueryParameter
 
-from caudal.core.errors import Forbidden, InvalidInput, TooLarge, Unauthenticated
+from caudal.core.errors import Forbidden, InvalidInput, RateLimited, TooLarge
 from caudal.mqtt.ports import Principal as Sender
 from caudal.mqtt.topics import valid_name
-from caudal.registry import access, audit, credentials
+from caudal.registry import access
 from caudal.registry.access import Access, AccessSettings, Client
-from caudal.registry.credentials import Issued
 from caudal.registry.devices_http import DevicePrincipal
 from caudal.registry.permissions import Action
 from caudal.telemetry import bodies
-from caudal.telemetry.decode import decode
 from caudal.telemetry.envelope import Envelope
-from caudal.telemetry.model import Decoded, Limits, Reject
+from caudal.telemetry.model import Limits, Reject
 from caudal.telemetry.pipeline import Pipeline
 from caudal.telemetry.settings import IngestSettings
 from caudal.telemetry.submit import Outcome, submit
-from caudal.telemetry.topics import Route, topic_table
+from caudal.telemetry.topics import Route
 from caudal.web.api.mqtt_auth import BROKER, from_broker
 from caudal.web.door import Door
 from caudal.web.guards import requires
@@ -80,30 +76,6 @@ class Accepted(msgspec.Struct):
     outcomes: list[MessageOutcome]
 
 
-class TestSample(msgspec.Struct):
-    """A sample as it would be stored. `ts` in UTC; `qual` 0 good, 1 suspect, 2 bad."""
-
-    device: str
-    point: str
-    ts: str
-    value: float | bool | str | None
-    unit: str | None
-    qual: int
-    new_device: bool
-    new_point: bool
-
-
-class TestResult(msgspec.Struct):
-    """What a payload would become; nothing was stored."""
-
-    format: str | None
-    samples: list[TestSample]
-    errors: list[Fault]
-    kind: str | None = None
-    tenant: str | None = None
-    metadata: bool = False
-
-
 Request_: TypeAlias = Request[Any, Any, Any]
 
 
@@ -130,6 +102,16 @@ def _outcome(index: int, came: Outcome) -> MessageOutcome:
         index, result, tally.stored, tally.duplicates, tally.held, tally.dead,
         [Fault(dead.reason, dead.sentence, dead.pointer) for dead in came.dead],
     )  # fmt: skip
+
+
+def _in_time(pipeline: Pipeline, principal: Caller) -> None:
+    """That the tenant's messages are not used up: what a device on MQTT is not read for, is said here.
+
+    Raises RateLimited. A body is taken whole, and its excess paid off by waiting.
+    """
+    wait = pipeline.overdrawn(principal.tenant)
+    if wait:
+        raise RateLimited("Your tenant's messages are used up for the moment. Wait.", retry_after=wait)
 
 
 async def _send(pipeline: Pipeline, sender: Sender, wanted: Sequence[tuple[str, bytes] | Fault]) -> Accepted:
@@ -191,6 +173,7 @@ async def _own(
     request: Request_, topic: str, pipeline: Pipeline, principal: Caller, rules: Access, door: Door
 ) -> Accepted:
     """Payloads of one topic: the body is one, or holds one a line."""
+    _in_time(pipeline, principal)
     body = await _body(request)
     payloads = list(bodies.lines(body)) if _ndjson(request) else [body]
     if len(payloads) > MESSAGES_MAX:
@@ -243,7 +226,8 @@ async def ingest_gateway(
     return await _own(request, topic, pipeline, principal, rules, door)
 
 
-async def _opened(request: Request_, settings: IngestSettings) -> list[Envelope | Reject]:
+async def open_body(request: Request_, settings: IngestSettings) -> list[Envelope | Reject]:
+    """The messages of a body, each as it is or with what is wrong with it. Raises InvalidInput, TooLarge."""
     body = await _body(request)
     limits = Limits(payload_bytes=settings.ingest_payload_max)
 
@@ -253,7 +237,8 @@ async def _opened(request: Request_, settings: IngestSettings) -> list[Envelope 
     return take_apart() if len(body) < THREAD_BYTES else await asyncio.to_thread(take_apart)
 
 
-def _refused(reject: Reject) -> Fault:
+def refused(reject: Reject) -> Fault:
+    """A refusal in the API's words."""
     return Fault(reject.reason, reject.sentence, reject.pointer)
 
 
@@ -271,13 +256,14 @@ async def ingest(
 
     `payload` is an object, an array, or a string that holds what the device sent.
     """
-    opened = await _opened(request, ingest_settings)
+    _in_time(pipeline, principal)
+    opened = await open_body(request, ingest_settings)
     routes = [pipeline.topics.match(item.topic) if isinstance(item, Envelope) else None for item in opened]
     rights = await _rights(principal, rules, door, routes)
     wanted: list[tuple[str, bytes] | Fault] = []
     for item, route in zip(opened, routes, strict=True):
         if isinstance(item, Reject):
-            wanted.append(_refused(item))
+            wanted.append(refused(item))
         else:
             wanted.append(rights.refusal(item.topic, route) or (item.topic, item.payload))
     return await _send(pipeline, _sender(principal), wanted)
@@ -293,115 +279,11 @@ async def ingest_emqx(
 ) -> Accepted:
     """What EMQX's webhook posts, for all accounts: the broker has checked who may publish on which topic."""
     from_broker(request, access_settings)
-    opened = await _opened(request, ingest_settings)
+    opened = await open_body(request, ingest_settings)
     wanted: list[tuple[str, bytes] | Fault] = [
-        (item.topic, item.payload) if isinstance(item, Envelope) else _refused(item) for item in opened
+        (item.topic, item.payload) if isinstance(item, Envelope) else refused(item) for item in opened
     ]
     return await _send(pipeline, Client(name="emqx", role="backend"), wanted)
 
 
-# -- what a payload would become
-
-
-@post("/api/ingest/test", guards=[requires(Action.TELEMETRY_TEST)], status_code=200,
-      request_max_body_size=PACKED_MAX, opt={"problems": (400, 413)})  # fmt: skip
-async def test_payload(
-    request: Request_,
-    principal: Caller,
-    door: Database,
-    ingest_settings: Given[IngestSettings],
-) -> TestResult:
-    """What `{topic, payload}` would become. Stores nothing, registers nothing, counts nothing."""
-    opened = await _opened(request, ingest_settings)
-    if len(opened) != 1:
-        raise InvalidInput("Give one message.")
-    item = opened[0]
-    if isinstance(item, Reject):
-        return TestResult(None, [], [_refused(item)])
-    topics = topic_table(ingest_settings.topic_templates)
-    route = topics.match(item.topic)
-    if route is None:
-        return TestResult(None, [], [Fault("topic", topics.explain(item.topic))])
-    if route.mac is None and (route.tenant or ingest_settings.topic_tenant) != principal.tenant:
-        raise Forbidden("The topic is of another account than yours.")
-    async with door.read() as connection:
-        bound, zone = await _binding(connection, route)
-        found = decode(
-            route, item.payload, bound_format=bound, zone=zone,
-            now=int(datetime.now(UTC).timestamp() * 1e6),
-            max_skew_us=ingest_settings.ingest_clock_skew_s * 1_000_000,
-            limits=Limits(payload_bytes=ingest_settings.ingest_payload_max),
-        )  # fmt: skip
-        if isinstance(found, Reject):
-            return TestResult(None, [], [_refused(found)], route.kind, principal.tenant)
-        samples = await _samples(connection, route, found)
-    return TestResult(
-        found.format, samples, [Fault(f.reason, f.sentence, f.pointer) for f in found.faults], route.kind,
-        principal.tenant, found.device_meta is not None or found.meta is not None,
-    )  # fmt: skip
-
-
-async def _binding(connection: Any, route: Route) -> tuple[str | None, tzinfo | None]:
-    """The format the device is bound to, and its site's time zone."""
-    if route.mac is not None:
-        row = await connection.fetchrow(
-            "select null::text as format, coalesce(s.time_zone, t.time_zone) as zone from caudal.gateway g"
-            " join caudal.tenant t on t.id = g.tenant_id left join caudal.site s on s.id = g.site_id"
-            " where g.mac = $1",
-            route.mac,
-        )
-    else:
-        row = await connection.fetchrow(
-            "select d.format, coalesce(s.time_zone, t.time_zone) as zone from caudal.device d"
-            " join caudal.tenant t on t.id = d.tenant_id left join caudal.site s on s.id = d.site_id"
-            " where d.name = $1",
-            route.device,
-        )
-    if row is None:
-        return None, None
-    return row["format"], None if row["zone"] in (None, "UTC") else ZoneInfo(row["zone"])
-
-
-async def _samples(connection: Any, route: Route, found: Decoded) -> list[TestSample]:
-    names = sorted({sample[0] or route.device or "" for sample in found.samples})
-    rows = await connection.fetch(
-        "select d.name, array(select r.name from caudal.series r where r.device_id = d.id) as points"
-        " from caudal.device d where d.name = any($1)",
-        names,
-    )
-    known = {row["name"]: set(row["points"]) for row in rows}
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    made = []
-    for name, point, ts, num, flag, text, unit, qual in found.samples[:1000]:
-        device = name or route.device or ""
-        value = num if num is not None else flag if flag is not None else text
-        made.append(
-            TestSample(
-                device, point, (epoch + timedelta(microseconds=ts)).isoformat(), value, unit, qual,
-                device not in known, point not in known.get(device, ()),
-            )
-        )  # fmt: skip
-    return made
-
-
-# -- a device looks after its own password
-
-
-@post("/api/device/credentials", guards=SEND, status_code=201)
-async def rotate_own(door: Database, principal: Caller, access_settings: Given[AccessSettings]) -> Issued:
-    """A device or gateway replaces its own password: the old one has its grace period."""
-    if not isinstance(principal, DevicePrincipal):
-        raise Unauthenticated("This is for a device, with its own password.")
-    client = principal.client
-    async with door.write() as connection:
-        if client.device_id is not None:
-            thing, number = "device", client.device_id
-        else:
-            assert client.gateway_id is not None  # a DevicePrincipal is one or the other
-            thing, number = "gateway", client.gateway_id
-        made = await credentials.issue(connection, thing, number, access_settings, by=principal.actor)  # type: ignore[arg-type]
-        await audit.record(connection, principal, "credential.rotated", client.key)
-    return made
-
-
-ROUTES = [ingest_device, ingest_gateway, ingest, ingest_emqx, test_payload, rotate_own]
+ROUTES = [ingest_device, ingest_gateway, ingest, ingest_emqx]

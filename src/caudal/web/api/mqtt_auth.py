@@ -2,7 +2,7 @@
 
 The answer to a sign-in carries the client's rules (`acl`, EMQX 5.8 and later), so that most brokers never ask
 about a topic; `/mqtt/acl` answers the older ones. Every answer is 200: EMQX takes another status for `ignore`
-and would go on to its next authenticator.
+and would go on to its next authenticator. Have EMQX deny what no rule matches (`authorization.no_match`).
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ async def _client(pool: Any, settings: AccessSettings, data: SignIn) -> Client |
     return await access.find(pool, user, access.digest(data.password.encode()))
 
 
+def _literal(topic: str) -> bool:
+    """Whether EMQX takes it as it stands: a device called `${clientid}` would be whoever it says."""
+    return "${" not in topic
+
+
 @post("/mqtt/auth", guards=BROKER, status_code=200, opt={"problems": (401,)})
 async def sign_in(
     request: Request[Any, Any, Any],
@@ -109,8 +114,8 @@ async def sign_in(
     if client.role == "administrator":
         return SignInAnswer("allow", is_superuser=True)
     granted = rules.grants(client)
-    acl = [AclRule("allow", "publish", topic) for topic in granted.publish]
-    acl += [AclRule("allow", "subscribe", topic) for topic in granted.subscribe]
+    acl = [AclRule("allow", "publish", topic) for topic in granted.publish if _literal(topic)]
+    acl += [AclRule("allow", "subscribe", topic) for topic in granted.subscribe if _literal(topic)]
     acl.append(AclRule("deny", "all", "#"))
     until = None if client.until == float("inf") else int(client.until)
     return SignInAnswer("allow", expire_at=until, acl=acl)

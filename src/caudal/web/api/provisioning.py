@@ -24,7 +24,7 @@ from caudal.registry.pki.registrations import Approval, Approved, Registration, 
 from caudal.registry.pki.renewal import RenewalIn, Renewed
 from caudal.registry.pki.settings import PkiSettings
 from caudal.web import pages
-from caudal.web.api.registry import Id, Ref, Search, shown
+from caudal.web.api._registry import Id, Ref, Search, shown
 from caudal.web.frame import TrustedProxies
 from caudal.web.guards import public, requires
 from caudal.web.inject import Caller, Database, Given

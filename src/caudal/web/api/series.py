@@ -12,7 +12,6 @@ from litestar import Response, delete, get, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 
-from caudal.core.errors import InvalidInput
 from caudal.insight import consumption, export, live, queries, replacements, states
 from caudal.insight.replacements import Replacement, ReplacementIn
 from caudal.registry import audit
@@ -148,12 +147,11 @@ async def time_in_states(
 async def latest(
     door: Database,
     site: Annotated[
-        str | None, QueryParameter(max_length=200, description="Left out: all of the account")
+        str | None,
+        QueryParameter(min_length=1, max_length=200, description="Left out: all of the account"),
     ] = None,
 ) -> LatestValues:
     """The newest sample of every point of a site."""
-    if site == "":
-        raise InvalidInput("site: give its name, or leave it out.")
     found = await queries.latest(door.read, site)
     return LatestValues([Latest(**item) for item in found])
 
