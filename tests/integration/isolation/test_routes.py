@@ -28,9 +28,11 @@ ORDER = {"GET": 0, "POST": 1, "PUT": 2, "PATCH": 3, "DELETE": 4}
 ENDS = ("remove", "revoke", "withdraw", "reject", "discard")
 
 
-def late(operation: Any) -> int:
-    """When an operation's own tenant tries it: what ends a thing comes after what needs it."""
-    return ORDER["DELETE"] if operation.path.endswith(ENDS) else ORDER[operation.method]
+def late(operation: Any) -> tuple[int, int]:
+    """When an operation's own tenant tries it: what ends a thing comes last, parts before wholes."""
+    if operation.path.endswith(ENDS) or operation.method == "DELETE":
+        return ORDER["DELETE"], -operation.path.count("/")
+    return ORDER[operation.method], 0
 
 
 def fill(value: Any, names: dict[str, Any]) -> Any:

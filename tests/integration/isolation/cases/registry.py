@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "GET /api/points/{point_id}/replacements": {},
     "POST /api/points/{point_id}/replacements": {"body": {"at": "2026-01-02T00:00:00Z"}},
     "DELETE /api/points/{point_id}/replacements/{replacement_id}": {},
+    "DELETE /api/points/{point_id}": {"own": (204, 409)},
     "GET /api/profiles": {"query": {"q": "p"}},
     "POST /api/profiles": {"body": {"name": "other", "commands": [{"name": "reset"}]}},
     "GET /api/profiles/{profile_id}": {},
