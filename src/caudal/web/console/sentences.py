@@ -95,13 +95,15 @@ WHOLE: tuple[tuple[str, str], ...] = (
     (r"The site still has (?:devices|gateways); move them first\.",
      "O local ainda tem equipamentos; mova antes."),
     (
-        r"The device has points; set it to inactive to keep its history\.",
+        r"The device has (?:points|measured|answered commands|told of events);"
+        r" set it to inactive to keep its history\.",
         "O dispositivo tem histórico; em vez de excluir, marque como inativo.",
     ),
     (
         r"The gateway has had certificates, whose record stays\.",
         "O gateway já teve certificados, e esse registro é mantido.",
     ),
+    (r"The point has samples, which stay\.", "O ponto tem medições, que são mantidas."),
     (r"Devices still use this profile\.", "Há dispositivos usando este perfil."),
     (r"The profile is at version (\d+), not (\d+); look at it again\.",
      "O perfil já está na versão {0}, e você editou a {1}. Recarregue a página."),
