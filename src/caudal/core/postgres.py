@@ -234,12 +234,16 @@ class EmbeddedPostgres:
 
 
 def _system_user() -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
-        subprocess.run(command, check=True, capture_output=True)
-        return pwd.getpwnam(SYSTEM_USER)
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    for _ in range(50):
+        try:
+            return pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            if made.returncode:
+                # Somebody else is changing the users, to make this one perhaps; they are not long about it.
+                time.sleep(0.1)
+    raise PostgresError(f"The system user {SYSTEM_USER} cannot be made: {made.stderr.strip()}")
 
 
 def _alive(pid: int) -> bool:
