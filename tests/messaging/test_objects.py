@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -19,6 +19,7 @@ from caudal.core.lifecycle import Lifecycle
 from caudal.messaging.file_settings import FileSettings
 from caudal.messaging.objects import Objects, open_objects
 from caudal.registry.permissions import Role
+from tests.conftest import missing
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,10 +28,10 @@ KEY, SECRET = "caudal-test", "caudal-test-secret"
 
 
 @pytest.fixture(scope="module")
-def s3_url(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str], str]) -> Iterator[str]:
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server with a bucket `files`; `make s3` makes it."""
     if not GATEWAY.exists():
-        require("versitygw")
+        missing("versitygw: make s3, with Go 1.21 or later")
     folder = tmp_path_factory.mktemp("s3")
     for name in ("data/files", "meta"):
         (folder / name).mkdir(parents=True)
