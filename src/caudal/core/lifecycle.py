@@ -91,13 +91,23 @@ class Lifecycle:
 async def run(start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0) -> int:
     """Start a process's parts with `start`, wait, stop; returns the exit status (1 when a part failed).
 
-    When `start` itself fails, what it had started is stopped again before the error goes on.
+    When `start` itself fails, what it had started is stopped again before the error goes on. Who asks for a
+    stop before it is done need not wait for it: it is cancelled, and what it had started is stopped.
     """
     life = Lifecycle(grace=grace)
     life.catch_signals()
     try:
-        await start(life)
-        await life.wait()
+        starting = asyncio.ensure_future(start(life))
+        stopping = asyncio.create_task(life.wait(), name="wait for the stop")
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        else:
+            starting.cancel()
+            done, _ = await asyncio.wait([starting], timeout=grace)
+            if done and not starting.cancelled() and (error := starting.exception()):
+                log.error("a part failed to start while it was stopped", error=repr(error))
+        await stopping
     finally:
         await life.stop()
     return 1 if life.failure else 0
