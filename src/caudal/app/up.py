@@ -150,11 +150,9 @@ class Platform:
                 publisher = _with_credentials(publisher, "admin", environ["MQTT_ADMIN_PASSWORD"])
             rest = (*rest, Part("fleet", ("simulate", "--demo"), environ={"FLEET_MQTT_URL": publisher}))
         say(f"Starting {', '.join(part.name for part in rest)}")
-        # First what `found` already has of the first ingest: the others are at the same address.
-        found = {
-            **await self._start_parts(life, (*rest, *self._more_ingest(found["mqtt_url"])), environ),
-            **found,
-        }
+        more = await self._start_parts(life, (*rest, *self._more_ingest(found["mqtt_url"])), environ)
+        # The further processes of ingest are at the address of the first, which `found` has already.
+        found = {**found, **{name: url for name, url in more.items() if name not in found}}
         if "mqtt_url" in found and "MQTT_URL" not in self._environ:
             found["mqtt_url"] = _with_credentials(found["mqtt_url"], "admin", environ["MQTT_ADMIN_PASSWORD"])
         self.endpoints = found
