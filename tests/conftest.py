@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 
 from caudal.app import api
@@ -50,6 +51,13 @@ LONGEST = ("integration/up", "browser", "fuzz", "crash", "kafka", "contract", "i
 # What production pays for a hash; tests pay less (`pytest_configure`).
 PASSWORD_COST = passwords.COST
 REQUIRE_ALL = os.environ.get("CAUDAL_TEST_REQUIRE") == "all"
+
+
+# A property is about what comes out, not about how busy this machine is.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 
 def missing(what: str) -> NoReturn:
