@@ -15,9 +15,10 @@ from caudal.core import db
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.core.settings import load
+from caudal.insight import consumption
 from caudal.telemetry.maintenance import AHEAD_DAYS, Maintenance, RetentionSettings
 
-from .conftest import World
+from .conftest import World, reads
 
 HOUR = timedelta(hours=1)
 
@@ -101,14 +102,23 @@ async def test_upkeep_may_do_nothing_else(upkeep_pool: asyncpg.Pool[Any]) -> Non
             await upkeep_pool.execute(f"select * from caudal.{table}")
 
 
-async def test_late_data_reaches_hour_and_day_within_five_seconds(world: World, database_url: str) -> None:
-    series = await world.series(await world.tenant("a", "America/Sao_Paulo"))
+async def test_late_data_reaches_hour_day_and_month_within_five_seconds(
+    world: World, database_url: str, app_pool: asyncpg.Pool[Any]
+) -> None:
+    tenant = await world.tenant("a", "America/Sao_Paulo")
+    series = await world.series(tenant, "valor", "delta")
     life = Lifecycle()
     settings = upkeep.UpkeepSettings()
     await upkeep.parts(life, database_url, settings, RetentionSettings(), Metrics())
     try:
         late = datetime.now(UTC) - timedelta(days=400)
         await world.numbers(series, [(late, 7.0)])
+        # In what people see it is at once: in each unit, and in the view that reports are made from.
+        for unit in ("hour", "day", "month"):
+            report = await consumption.read(reads(app_pool, "a"), [str(series)], unit, late, late + HOUR)
+            assert report.series[0].total == 7.0, unit
+        async with db.tenant_transaction(app_pool, "a") as connection:
+            assert await connection.fetchval("select sum(total_consumo) from tds_new_consumo_mensal") == 7
         kept = (
             "select (select count(*) from caudal.rollup_hour where series = $1)"
             " + (select count(*) from caudal.rollup_day where series = $1)"
@@ -116,6 +126,8 @@ async def test_late_data_reaches_hour_and_day_within_five_seconds(world: World, 
         async with asyncio.timeout(30):
             while await world.pool.fetchval(kept, series) != 2:
                 await asyncio.sleep(0.05)
+            report = await consumption.read(reads(app_pool, "a"), [str(series)], "month", late, late + HOUR)
+            assert report.series[0].total == 7.0
     finally:
         await life.stop()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -99,6 +101,14 @@ async def test_what_is_cut_off_or_coarser_is_said(points: Points) -> None:
     )).json()  # fmt: skip
     assert coarse["interval"] != "1s"
     assert "1s" in coarse["notes"][0]
+    for name in ("csv", "arrow", "parquet"):  # which have no place to say it
+        refused = await points.api.client.get(
+            "/api/series/data", headers=headers,
+            params={"from": "2024-01-01T00:00:00Z", "to": "2024-06-01T00:00:00Z",
+                    "series": "aa:bb/m1/temp", "interval": "1s", "format": name},
+        )  # fmt: skip
+        assert refused.status_code == 413
+        assert "1s" in refused.text
 
 
 @pytest.mark.parametrize("interval", ["raw", "15m"])
@@ -131,6 +141,79 @@ async def test_the_formats_hold_the_same(
         "" if row[place] is None else row[place] for row in parquet
     ]
     assert rows[0]["ts"] == "2024-05-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("interval", ["1d", "raw"])
+async def test_two_recorded_years_in_every_format_as_duckdb_has_them(
+    points: Points, shared_dir: Path, tmp_path: Path, interval: str
+) -> None:
+    api, file = points.api, shared_dir / "data" / "ETTh1.csv"
+    number = await api.tenant("ett")
+    device = await api.admin.fetchval(
+        "insert into caudal.device(tenant_id, name) values ($1, 'transformer') returning id", number
+    )
+    names = ("HUFL", "OT")
+    for name in names:
+        series = await api.admin.fetchval(
+            "insert into caudal.series(tenant_id, device_id, name) values ($1, $2, $3) returning id",
+            number, device, name,
+        )  # fmt: skip
+        rows = duckdb.sql(f"select date, {name} from read_csv('{file}') order by 1").fetchall()
+        rows = [(series, at.replace(tzinfo=UTC), at.replace(tzinfo=UTC), value) for at, value in rows]
+        await api.admin.copy_records_to_table(
+            "sample", schema_name="caudal", records=rows, columns=["series", "ts", "received", "v_num"]
+        )
+        await api.admin.execute(
+            "insert into caudal.rollup_stale select distinct series, ts from caudal.sample where series = $1",
+            series,
+        )
+    headers = await api.headers("ett", Role.VIEWER)
+    query = {
+        "from": "2016-07-01T00:00:00Z", "to": "2018-07-01T00:00:00Z", "interval": interval,
+        "series": [f"transformer/{name}" for name in names],
+    }  # fmt: skip
+    found = {}
+    for name in ("json", "csv", "arrow", "parquet"):
+        params = {**query, "format": name, **({"limit": 20_000} if interval == "raw" else {})}
+        answer = await api.client.get("/api/series/data", headers=headers, params=params)
+        assert answer.status_code == 200, answer.text
+        found[name] = answer.content
+    part = "date_trunc('day', date)" if interval == "1d" else "date"
+    true = [
+        row
+        for name in names
+        for row in duckdb.sql(
+            f"select '{name}', epoch_ms({part}), avg({name}), min({name}), max({name})"
+            f" from read_csv('{file}') group by all order by 2"
+        ).fetchall()
+    ]
+    raw = interval == "raw"
+    answer = json.loads(found["json"])
+    assert not answer["truncated"]
+    keys = ("value",) * 3 if raw else ("avg", "min", "max")
+    said = [
+        (column["series"]["point"], t, *values)
+        for column in answer["series"]
+        for t, *values in zip(column["t"], *(column["values"][key] for key in keys), strict=True)
+    ]
+    assert [row[:2] for row in said] == [row[:2] for row in true]
+    assert [row[2:] for row in said] == [pytest.approx(row[2:], rel=1e-9) for row in true]
+    columns = ("v_num",) * 3 if raw else ("avg", "min", "max")
+    rows = list(csv.DictReader(io.StringIO(found["csv"].decode())))
+    as_csv = [
+        (row["point_id"], int(datetime.fromisoformat(row["ts"]).timestamp() * 1000),
+         *(float(row[column]) for column in columns))
+        for row in rows
+    ]  # fmt: skip
+    assert as_csv == said
+    (tmp_path / "x.parquet").write_bytes(found["parquet"])
+    parquet = duckdb.sql(
+        f"select point_id, epoch_ms(ts), {', '.join(columns)} from '{tmp_path}/x.parquet'"
+    ).fetchall()
+    assert parquet == said
+    arrow = read_ipc_stream(io.BytesIO(found["arrow"])).read_all()
+    cells = [[cell.as_py() for cell in arrow[name]] for name in ("point_id", "ts", *columns)]
+    assert [(p, int(t.timestamp() * 1000), *v) for p, t, *v in zip(*cells, strict=True)] == said
 
 
 async def test_a_table_too_long_is_refused_and_not_cut(points: Points, monkeypatch: Any) -> None:

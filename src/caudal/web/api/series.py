@@ -12,6 +12,7 @@ from litestar import Response, delete, get, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 
+from caudal.core.errors import TooLarge
 from caudal.insight import consumption, export, live, queries, replacements, states
 from caudal.insight.replacements import Replacement, ReplacementIn
 from caudal.registry import audit
@@ -103,6 +104,9 @@ async def data(
         table = await export.samples(door.read, query)
     else:
         answer = await queries.read(door.read, query)
+        if answer.notes:
+            # A file has no place to say that it is not as asked.
+            raise TooLarge(f"{answer.notes[0]} Ask for that interval, a shorter span, or JSON.")
         table = export.aggregates(answer)
     return _download(table, fmt, f"series-{start:%Y%m%d}-{end:%Y%m%d}")
 
