@@ -55,6 +55,12 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
             Panel("Memory", "bytes", {"{{job}}": 'process_resident_memory_bytes{job="ingest"}'}),
             Panel("Devices", "short", {"online": "max(devices_online)", "silent": "max(devices_silent)"}),
             Panel("Ledger's difference", "short", {"parts": "max(ledger_difference_parts)"}),
+            Panel("Open dead letters", "short", {"letters": "max(dead_letters_open)"}),
+            Panel("Rollups: hours made anew", "ops", {"hours": rate("rollup_hours_total")}),
+            Panel(
+                "Rollups: read from samples since", "s",
+                {"behind": "time() - max(rollup_threshold_timestamp_seconds)"},
+            ),
         ],
     ),
     "overview": (
@@ -77,6 +83,7 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
             Panel("Accepted", "ops", {"messages": rate("messages_accepted_total")}),
             Panel("Refused", "ops", {"{{reason}}": rate("messages_rejected_total", "reason")}),
             Panel("Publishing to the log", "s", quantiles("log_publish_duration_seconds")),
+            Panel("Sockets", "short", {"open": "sum(websocket_connections_active)"}),
             Panel("Memory", "bytes", {"{{job}}": 'process_resident_memory_bytes{job="api-service"}'}),
         ],
     ),

@@ -115,12 +115,14 @@ class Refresher:
     async def run(self) -> None:
         """Work for ever, half of the time at most, and a tenth while somebody replays history: answers are
         exact without us, and ingest goes first."""
+        first = True
         while True:
             started = perf_counter()
             try:
                 moved = await self.advance()
                 step = await self.step()
-                if moved:
+                if moved or first:
+                    first = False
                     threshold = await self._pool.fetchval("select caudal.rollup_threshold_now()")
                     self._metrics.threshold.set(threshold.timestamp())
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
