@@ -122,13 +122,13 @@ create function caudal.dial_step(prev float8, cur float8) returns float8 languag
 create function caudal.state_hold() returns interval language sql immutable parallel safe
   as $$ select interval '1 hour' $$;
 
--- One series' samples in [p_lo, p_hi) by buckets of p_step (a divisor of the hour, or the hour).
-create function caudal.fold_samples(p_series int, p_lo timestamptz, p_hi timestamptz, p_step interval)
+-- Samples of these series in [p_lo, p_hi) by buckets of p_step (a divisor of the hour, or the hour).
+create function caudal.fold_samples(p_ids int[], p_lo timestamptz, p_hi timestamptz, p_step interval)
   returns setof caudal.rollup_hour language sql stable parallel safe as $$
-  select p_series, b.bucket, b.n, b.bad, b.num, b.vmin, b.vmax, b.vsum, b.first_ts, b.first_v, b.last_ts, b.last_v,
+  select b.series, b.bucket, b.n, b.bad, b.num, b.vmin, b.vmax, b.vsum, b.first_ts, b.first_v, b.last_ts, b.last_v,
          b.up, b.resets, s.states, b.state_first_ts, b.state_first, b.state_last_ts, b.state_last
   from (
-    select bucket, (count(*) filter (where not swap))::int as n,
+    select series, bucket, (count(*) filter (where not swap))::int as n,
            (count(*) filter (where class = 'b'))::int as bad,
            count(x)::int as num,
            min(x) as vmin, max(x) as vmax, sum(x) as vsum,
@@ -143,23 +143,23 @@ create function caudal.fold_samples(p_series int, p_lo timestamptz, p_hi timesta
            max(ts) filter (where class = 's') as state_last_ts,
            min(state) filter (where class = 's' and next_bucket is distinct from bucket) as state_last
     from (
-      select ts, bucket, class, x, state, swap, x_in, x_out, lag(x_out) over w as prev_x,
+      select series, ts, bucket, class, x, state, swap, x_in, x_out, lag(x_out) over w as prev_x,
              lag(bucket) over w as prev_bucket, lead(bucket) over w as next_bucket
       from (
-        select ts, bucket, class, x, state, false as swap, x as x_in, x as x_out from (select ts, date_bin(p_step, ts, '2000-01-01 00:00:00Z') as bucket,
+        select series, ts, bucket, class, x, state, false as swap, x as x_in, x as x_out from (select series, ts, date_bin(p_step, ts, '2000-01-01 00:00:00Z') as bucket,
                case when qual < 2 and v_num > -1e290 and v_num < 1e290 then v_num end as x,
                case when qual < 2 then coalesce(v_bool::text, left(v_text, 64)) end as state,
                case when qual < 2 and v_num > -1e290 and v_num < 1e290 then 'n'
                     when qual < 2 and coalesce(v_bool::text, v_text) is not null then 's' else 'b' end as class
-        from caudal.sample where series = p_series and ts >= p_lo and ts < p_hi) typed
+        from caudal.sample where series = any(p_ids) and ts >= p_lo and ts < p_hi) typed
         union all
-        select at, date_bin(p_step, at, '2000-01-01 00:00:00Z'), 'n', null, null, true, final_reading, start_reading
-        from caudal.replacement where series_id = p_series and at >= p_lo and at < p_hi
+        select series_id, at, date_bin(p_step, at, '2000-01-01 00:00:00Z'), 'n', null, null, true, final_reading, start_reading
+        from caudal.replacement where series_id = any(p_ids) and at >= p_lo and at < p_hi
       ) all_of_it
       -- A dial that was replaced at the instant of a sample was replaced before it.
-      window w as (partition by class order by ts, x nulls first)
+      window w as (partition by series, class order by ts, x nulls first)
     ) told
-    group by bucket
+    group by series, bucket
   ) b
   left join lateral (
     -- A text that never repeats is no state: thirty-two are kept by name, the rest together.
@@ -171,7 +171,7 @@ create function caudal.fold_samples(p_series int, p_lo timestamptz, p_hi timesta
         from (select state, extract(epoch from least(until - ts, caudal.state_hold()))::float8 as seconds from (
           select coalesce(v_bool::text, left(v_text, 64)) as state, lead(ts) over (order by ts) as until, ts
           from caudal.sample
-          where series = p_series and ts >= greatest(b.bucket, p_lo) and ts < least(b.bucket + p_step, p_hi)
+          where series = b.series and ts >= greatest(b.bucket, p_lo) and ts < least(b.bucket + p_step, p_hi)
             and qual < 2 and coalesce(v_bool::text, v_text) is not null
         ) spans
         where until is not null) timed
@@ -235,11 +235,10 @@ begin
       left join unnest(marked, marks) m(series, hour) on m.series = r.series and m.hour = r.bucket
       where r.series = any(p_ids) and r.bucket >= p_lo and r.bucket < least(p_hi, edge) and m.series is null;
     return query select f.* from caudal.runs(marked, marks) m
-      cross join lateral caudal.fold_samples(m.series, m.lo, m.hi, interval '1 hour') f;
+      cross join lateral caudal.fold_samples(array[m.series], m.lo, m.hi, interval '1 hour') f;
   end if;
   if p_hi > edge then
-    return query select f.* from unnest(p_ids) i(id)
-      cross join lateral caudal.fold_samples(i.id, greatest(p_lo, edge), p_hi, interval '1 hour') f;
+    return query select f.* from caudal.fold_samples(p_ids, greatest(p_lo, edge), p_hi, interval '1 hour') f;
   end if;
 end $$;
 
@@ -270,10 +269,9 @@ begin
       where r.bucket >= p_lo and r.bucket < p_hi
     union all
     select f.* from unkept u
-      cross join lateral caudal.fold_samples(u.id, greatest(u.lo, p_lo), least(u.hi, p_hi), interval '1 minute') f;
+      cross join lateral caudal.fold_samples(array[u.id], greatest(u.lo, p_lo), least(u.hi, p_hi), interval '1 minute') f;
   if p_hi > edge then
-    return query select f.* from unnest(p_ids) i(id)
-      cross join lateral caudal.fold_samples(i.id, greatest(p_lo, edge), p_hi, interval '1 minute') f;
+    return query select f.* from caudal.fold_samples(p_ids, greatest(p_lo, edge), p_hi, interval '1 minute') f;
   end if;
 end $$;
 
@@ -305,8 +303,8 @@ begin
     with piece as materialized (
       select h.*, (h.bucket at time zone p_zone)::date as day from caudal.hours_of(p_ids, lo, hi) h where whole
       union all
-      select f.*, (f.bucket at time zone p_zone)::date from unnest(p_ids) i(id)
-        cross join lateral caudal.fold_samples(i.id, lo, hi, interval '15 minutes') f where not whole
+      select f.*, (f.bucket at time zone p_zone)::date
+      from caudal.fold_samples(p_ids, lo, hi, interval '15 minutes') f where not whole
     ), number as (
       select q.series, q.day, sum(q.num)::int as num, min(q.vmin) as vmin, max(q.vmax) as vmax, sum(q.vsum) as vsum,
              min(q.first_ts) as first_ts, min(q.first_v) filter (where q.prev_day is distinct from q.day) as first_v,
@@ -405,10 +403,10 @@ begin
                             order by h.bucket desc limit 1) r
       union all
       select m.series, f.last_ts, f.last_v from caudal.stale_hours(p_ids, '-infinity', p_at) m
-        cross join lateral caudal.fold_samples(m.series, m.hour, least(m.hour + interval '1 hour', p_at), interval '1 hour') f
+        cross join lateral caudal.fold_samples(array[m.series], m.hour, least(m.hour + interval '1 hour', p_at), interval '1 hour') f
       union all
-      select i.id, f.last_ts, f.last_v from unnest(p_ids) i(id)
-        cross join lateral caudal.fold_samples(i.id, least(edge, date_trunc('hour', p_at)), p_at, interval '1 hour') f
+      select f.series, f.last_ts, f.last_v
+        from caudal.fold_samples(p_ids, least(edge, date_trunc('hour', p_at)), p_at, interval '1 hour') f
         where p_at > least(edge, date_trunc('hour', p_at))
     ) c
     where c.last_ts is not null order by c.id, c.last_ts desc;
@@ -472,13 +470,13 @@ begin
     delete from caudal.rollup_hour r using unnest(ids, hrs) p(series, hour) where r.series = p.series and r.bucket = p.hour;
     insert into caudal.rollup_hour
       select f.* from (select * from caudal.runs(ids, hrs) order by series, lo) i
-      cross join lateral caudal.fold_samples(i.series, i.lo, i.hi, interval '1 hour') f;
+      cross join lateral caudal.fold_samples(array[i.series], i.lo, i.hi, interval '1 hour') f;
     delete from caudal.rollup_minute r using unnest(ids, hrs) p(series, hour)
       where r.series = p.series and r.bucket >= p.hour and r.bucket < p.hour + interval '1 hour';
     insert into caudal.rollup_minute
       select f.* from unnest(ids, hrs) p(series, hour)
         join caudal.rollup_hour h on h.series = p.series and h.bucket = p.hour and h.n >= 240
-        cross join lateral caudal.fold_samples(p.series, p.hour, p.hour + interval '1 hour', interval '1 minute') f;
+        cross join lateral caudal.fold_samples(array[p.series], p.hour, p.hour + interval '1 hour', interval '1 minute') f;
     perform caudal.rollup_days(all_ids, all_hrs);
   end if;
   more := exists (select from caudal.rollup_stale) or exists (select from caudal.rollup_log);
@@ -546,7 +544,7 @@ create trigger recut_days after update of time_zone on caudal.tenant for each ro
 
 revoke execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
   caudal.rollup_advance(timestamptz, interval), caudal.rollup_days(int[], timestamptz[]), caudal.recut_days(),
-  caudal.fold_samples(int, timestamptz, timestamptz, interval), caudal.stale_hours(int[], timestamptz, timestamptz),
+  caudal.fold_samples(int[], timestamptz, timestamptz, interval), caudal.stale_hours(int[], timestamptz, timestamptz),
   caudal.hours_of(int[], timestamptz, timestamptz), caudal.minutes_of(int[], timestamptz, timestamptz),
   caudal.merge_days(int[], text, date, date), caudal.days_of(int[], text, date, date),
   caudal.last_before(int[], timestamptz), caudal.rollup_turn(), caudal.replacement_changed(),

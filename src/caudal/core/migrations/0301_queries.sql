@@ -156,8 +156,7 @@ begin
         -- Zones off by half an hour: their hours are cut from the samples.
         select f.series, p_lo + floor(extract(epoch from f.bucket - p_lo) / 3600) * interval '1 hour',
                f.num, f.vsum, f.first_ts, f.first_v, f.last_v, f.up, f.resets
-        from unnest(p_ids) i(id)
-        cross join lateral caudal.fold_samples(i.id, p_lo, p_hi, interval '15 minutes') f where f.first_ts is not null and not whole
+        from caudal.fold_samples(p_ids, p_lo, p_hi, interval '15 minutes') f where f.first_ts is not null and not whole
         union all
         select b.series, null, 0, 0, b.ts, b.v, b.v, 0, 0 from caudal.last_before(p_ids, p_lo) b
       ), step as (
@@ -208,7 +207,7 @@ begin
           select h.* from caudal.rollup_hour h where h.series = o.id and h.n > 0 order by h.bucket desc limit 1) r
         union all
         select m.series, f.* from marked m
-          cross join lateral caudal.fold_samples(m.series, m.hour, m.hour + interval '1 hour', interval '1 hour') f
+          cross join lateral caudal.fold_samples(array[m.series], m.hour, m.hour + interval '1 hour', interval '1 hour') f
       ) c
       order by c.id, greatest(c.last_ts, c.state_last_ts) desc nulls last
     )
