@@ -87,28 +87,36 @@ async def fill(pool: Any, rows: int, seconds: float) -> bool:
         "select coalesce(max(day) + interval '1 day', $1) from bench.filled", END - YEAR
     )
     refresher = Refresher(pool, Metrics())
-    while day < END and perf_counter() - began < seconds:
+
+    async def store(day: datetime) -> tuple[int, float]:
         started = perf_counter()
-        done = await pool.execute(_FILL, ids, day, day + DAY, step, END - YEAR, timeout=3600)
+        done = await pool.execute(_FILL, ids, day, min(day + DAY, END), step, END - YEAR, timeout=3600)
+        return int(done.split()[-1]), perf_counter() - started
+
+    stored, took = await store(day) if day < END else (0, 0.0)
+    while day < END and perf_counter() - began < seconds:
         await pool.execute(
             "insert into caudal.rollup_stale select s, h from unnest($1::int[]) s,"
             " generate_series($2::timestamptz, $3, interval '1 hour') h where h < $3 on conflict do nothing",
             ids, day, day + DAY, timeout=3600,
         )  # fmt: skip
-        filled = perf_counter()
-        hours = await refresher.settle()
+        started = perf_counter()
+        # The next day comes in while this one is rolled up, as it would.
+        hours, after = await asyncio.gather(refresher.settle(), store(day + DAY))
         await pool.execute(
             "insert into bench.filled values ($1, $2, $3, $4, $5)",
-            day, int(done.split()[-1]), hours, filled - started, perf_counter() - filled,
+            day, stored, hours, took, perf_counter() - started,
         )  # fmt: skip
         day += DAY
+        stored, took = after
     if day < END:
         return False
     await pool.execute(_FILL, ids, END, END + LIVE, step, END - YEAR)
     if not await pool.fetchval(
-        "select exists (select from pg_stat_user_tables where last_vacuum is not null)"
+        "select last_vacuum is not null from pg_stat_user_tables where relname = 'rollup_hour'"
     ):
-        await pool.execute("vacuum analyze", timeout=3600)
+        for table in ("rollup_hour", "rollup_day", "rollup_stale", "rollup_log"):
+            await pool.execute(f"vacuum analyze caudal.{table}", timeout=3600)
     return True
 
 
@@ -144,10 +152,10 @@ async def api(url: str) -> AsyncIterator[httpx.AsyncClient]:
             await child.stop()
 
 
-async def measure(url: str, times: int) -> dict[str, dict[str, float]]:
-    """Time requests to an API process on a filled database, any meter with equal chance."""
+async def measure(url: str, times: int, end: datetime) -> dict[str, dict[str, float]]:
+    """Time requests to an API process on a database filled up to `end`, any meter with equal chance."""
     rng = random.Random(1)
-    month = (datetime(2025, 6, 1, 3, tzinfo=UTC), END + LIVE)
+    month = ((end - DAY).replace(day=1, hour=3), end + LIVE)
     pool = await db.open_pool(url, minimum=1, maximum=2, role="caudal_app")
     async with db.tenant_transaction(pool, TENANT, readonly=True) as connection:
         rows = await connection.fetch("select id from caudal.series order by id")
@@ -158,15 +166,15 @@ async def measure(url: str, times: int) -> dict[str, dict[str, float]]:
             return (await client.get(path, params=query)).raise_for_status()
 
         async def year(**query: Any) -> Any:
-            start = (END - YEAR).isoformat()
+            start = (end - YEAR).isoformat()
             found = await get(
-                "/api/series/data", series=rng.choice(ids), **{"from": start}, to=END.isoformat(), **query
+                "/api/series/data", series=rng.choice(ids), **{"from": start}, to=end.isoformat(), **query
             )
-            assert len(found.content) > 3000
+            assert len(found.content) > 1000
             return found
 
         async def hourly() -> None:
-            assert (await year(interval="1h")).content.count(b",") > 30_000
+            assert (await year(interval="1h")).content.count(b",") > 2_000
 
         async def month_of_all() -> None:
             found = await get(
@@ -186,8 +194,8 @@ async def measure(url: str, times: int) -> dict[str, dict[str, float]]:
             await get(
                 "/api/series/data",
                 series=rng.choice(ids),
-                **{"from": (END - DAY).isoformat()},
-                to=END.isoformat(),
+                **{"from": (end - DAY).isoformat()},
+                to=end.isoformat(),
             )
 
         async def newest() -> None:
@@ -211,7 +219,7 @@ async def run(folder: Path, rows: int, seconds: float, times: int) -> bool:
     fresh = not server.data.exists()
     await server.start()
     try:
-        pool = await db.open_pool(server.url, minimum=1, maximum=2)
+        pool = await db.open_pool(server.url, minimum=1, maximum=3)
         if fresh:
             await migrate(server.url)
             await prepare(pool, server.url)
@@ -223,7 +231,7 @@ async def run(folder: Path, rows: int, seconds: float, times: int) -> bool:
         await pool.close()
         print(json.dumps({key: str(value) for key, value in sums.items()}), flush=True)
         if full and times:
-            print(json.dumps(await measure(server.url, times), indent=2))
+            print(json.dumps(await measure(server.url, times, sums["until"] + DAY), indent=2))
         return full
     finally:
         await server.stop()
