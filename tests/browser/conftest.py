@@ -36,7 +36,7 @@ from caudal.sandbox import demo
 from caudal.sandbox.server import Sandbox
 from caudal.telemetry.settings import IngestSettings
 from caudal.web.settings import WebSettings
-from tests.conftest import TEMPLATE, WORKER
+from tests.conftest import TEMPLATE, WORKER, missing
 
 from . import seed
 
@@ -156,10 +156,17 @@ def browser(require: Callable[[str], str], site: Site) -> Iterator[Any]:
     """
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=require("chromium"), args=list(FLAGS))
+    program = require("chromium")
+    try:
+        playwright = sync_playwright().start()
+    except Exception as error:
+        missing(f"what Playwright's driver runs with (on Debian: libatomic1): {error}")
+    try:
+        launched = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield launched
         launched.close()
+    finally:
+        playwright.stop()
 
 
 class Window:
