@@ -28,6 +28,8 @@ log = logs.get("postgres")
 
 # PostgreSQL refuses to run as root; then it gets this system user, who owns its data directory alone.
 SYSTEM_USER = "caudal"
+# Ports to try when somebody else takes ours just before the server does.
+PORT_TRIES = 3
 
 # Durable in full; sized for a machine that it shares with everything else.
 CONFIG = {
@@ -165,6 +167,20 @@ class EmbeddedPostgres:
         await asyncio.to_thread(self._initialise)
         await asyncio.to_thread(self._stop_orphan)
         self.port = free_port(self.port or self._preferred)
+        for attempt in range(PORT_TRIES):
+            before = self._log_size()
+            await self._launch()
+            try:
+                await self._ready(timeout)
+            except PostgresError:
+                # Between our look at the port and its own somebody else may have taken it.
+                if attempt + 1 == PORT_TRIES or not self._port_was_taken(before):
+                    raise
+                self.port = free_port()
+            else:
+                return
+
+    async def _launch(self) -> None:
         options = {**self._options, "port": str(self.port), "listen_addresses": "'127.0.0.1'"}
         options["unix_socket_directories"] = "''"
         lines = "".join(f"{key} = {value}\n" for key, value in options.items())
@@ -179,7 +195,17 @@ class EmbeddedPostgres:
                 # Ctrl-C goes to everything in the terminal's group; the database stops last, when told.
                 start_new_session=True,
             )
-        await self._ready(timeout)
+
+    def _log_size(self) -> int:
+        log_file = self.directory / "log"
+        return log_file.stat().st_size if log_file.exists() else 0
+
+    def _port_was_taken(self, since: int) -> bool:
+        if self._process is not None and self._process.poll() is None:
+            return False
+        with (self.directory / "log").open("rb") as written:
+            written.seek(since)
+            return b"could not bind" in written.read()
 
     async def _ready(self, timeout: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout
