@@ -96,3 +96,22 @@ async def test_identities(platform: Any) -> None:
     assert (await client.delete(path, headers=hb)).status_code == 404
     assert (await client.delete(path.replace("+", "%2B"), headers=ha)).status_code == 200
     assert (await client.delete(path, headers=ha)).status_code == 404
+
+
+async def test_instagrams_names_are_the_same_in_any_case(platform: Any) -> None:
+    await platform.route()
+    _, ha = await platform.api.person("default", Role.MEMBER)
+    _, hb = await platform.api.person("default", Role.MEMBER)
+    made = await platform.client.post(
+        "/v1/users/identities", json={"platform": "instagram", "value": "@Some.One"}, headers=ha
+    )
+    assert (made.status_code, made.json()["value"]) == (201, "@some.one")
+    again = await platform.client.post(
+        "/v1/users/identities", json={"platform": "instagram", "value": "@SOME.one"}, headers=hb
+    )
+    assert again.status_code == 409
+    sent = await platform.send(hb, "c", recipient_id="instagram:@SOME.ONE")
+    await platform.routed(sent)
+    assert await platform.deliveries(sent) == {("instagram", "@some.one"): "pending"}
+    gone = await platform.client.delete("/v1/users/identities/instagram/@SOME.ONE", headers=ha)
+    assert gone.status_code == 200

@@ -28,6 +28,12 @@ async def test_a_message_is_accepted_routed_and_read(platform: Any) -> None:
     message = body["messages"][0]
     assert message["message_id"] == sent
     assert (message["sender_id"], message["recipient_id"], message["status"]) == (a, b, "SENT")
+    # Whoever was shown it has it; who wrote it sees that, and is not taken for a reader by looking.
+    for _ in range(2):
+        page = await platform.client.get("/v1/conversations/c%201%3F%C3%BC/messages", headers=ha)
+        message = page.json()["messages"][0]
+        assert message["status"] == "DELIVERED"
+        assert message["delivered_at"] >= message["timestamp"]
     read = await platform.client.post(f"/v1/messages/{sent}/read", headers=hb)
     assert read.status_code == 200, read.text
     assert read.json()["status"] == "READ"
@@ -43,8 +49,12 @@ async def test_a_message_is_accepted_routed_and_read(platform: Any) -> None:
     rows = await platform.admin.fetch(
         "select user_id, payload, message_id from caudal.notification order by created_at"
     )
-    assert [(row["user_id"], bool(row["message_id"])) for row in rows] == [(b, True), (a, False)]
-    assert rows[1]["payload"]["status"] == "READ"
+    assert [(row["user_id"], bool(row["message_id"])) for row in rows] == [
+        (b, True),
+        (a, False),
+        (a, False),
+    ]
+    assert [row["payload"]["status"] for row in rows[1:]] == ["DELIVERED", "READ"]
 
 
 # Each with its status.

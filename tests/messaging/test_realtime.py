@@ -93,6 +93,13 @@ async def test_a_message_reaches_every_socket_of_its_people_and_its_status_the_s
                 "type": "new_message", "message_id": sent, "sender_id": a, "conversation_id": "c",
                 "content": "olá", "id": 1,
             }  # fmt: skip
+        # Shown twice, delivered once.
+        status = await frame(sa)
+        assert (status["type"], status["message_id"], status["status"]) == (
+            "status_update",
+            sent,
+            "DELIVERED",
+        )
         await platform.client.post(f"/v1/messages/{sent}/read", headers=hb)
         status = await frame(sa)
         assert (status["type"], status["message_id"], status["status"]) == ("status_update", sent, "READ")
@@ -120,6 +127,9 @@ async def test_members_of_a_group_hear_what_is_said_in_it(platform: Any) -> None
         await frame(sa)
         sent = await platform.send(ha, "gc", "all", recipient_id=made.json()["group_id"])
         assert (await frame(sb))["message_id"] == sent
+        # Who wrote it hears that it arrived, and not the message itself.
+        status = await frame(sa)
+        assert (status["type"], status["status"]) == ("status_update", "DELIVERED")
         await sa.send("ping")
         assert (await frame(sa))["type"] == "pong"
 
@@ -318,7 +328,8 @@ async def test_who_does_not_read_is_cut_off_and_misses_nothing(platform: Any) ->
 
 @pytest.mark.parametrize(
     ("text", "is_one"),
-    [("ping", True), (' {"type": "ping"} ', True), ("pong", False), ("[]", False), ("{", False), ("", False)],
-)
+    [("ping", True), (' {"type": "ping"} ', True), ("pong", False), ("[]", False), ("{", False), ("", False),
+     ("[" * 65_536, False)],
+)  # fmt: skip
 def test_pings(text: str, is_one: bool) -> None:
     assert is_ping(text) is is_one

@@ -19,6 +19,7 @@ from caudal.app import console, devices, files, messaging, webhooks
 from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
+from caudal.core.memory import give_back_blocks
 from caudal.core.metrics import Metrics
 from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
@@ -242,6 +243,9 @@ async def serve(life: Lifecycle, app: Application, host: str, port: int) -> Http
     return server
 
 
+# Above an upload's parts, which come one after the other, and below what hashing a password takes.
+LARGE_BLOCK = 16 * 1024 * 1024
+
 # What other domains bring: each opens its services, adds them to `made.services` (and its parts' checks to
 # `made.health`), and has `life` close them. A resource finds its services by name (web/api/*.py, NEEDS).
 Domain = Callable[[Lifecycle, ApiParts], Awaitable[None]]
@@ -257,6 +261,7 @@ DOMAINS: tuple[Domain, ...] = (
 
 async def start(life: Lifecycle) -> None:
     """`caudal api`: the API as a process of its own, all settings from the environment."""
+    give_back_blocks(LARGE_BLOCK)
     environ = os.environ
     database = load(db.DatabaseSettings, environ)
     people = load(PeopleSettings, environ)

@@ -85,6 +85,7 @@ async def run_connector(life: Lifecycle, name: str, made: ConnectorParts) -> Non
         made.pool, consumer, sender.handle, log_metrics, concurrency=settings.connector_concurrency
     )
     life.spawn(f"{name} lanes", lanes.run())
+    life.spawn(f"{name} lag of the relay", log_metrics.watch_relay(made.log))
 
 
 async def _join(

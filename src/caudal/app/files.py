@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from caudal.app.messaging import ROLE
+from caudal.app.messaging import ROLE, deliveries_of
 from caudal.core import db
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
@@ -46,7 +46,9 @@ async def bring_sockets(life: Lifecycle, made: ApiParts) -> None:
 
 async def add_sockets(life: Lifecycle, made: ApiParts, settings: RealtimeSettings) -> Hub:
     """Give an API process the hub of sockets."""
-    hub = Hub(await messaging_pool(life, made), made.database_url, settings, made.metrics)
+    pool = await messaging_pool(life, made)
+    deliveries = await deliveries_of(life, pool, made.database_url, made.environ)
+    hub = Hub(pool, made.database_url, settings, made.metrics, deliveries)
     await hub.start(life)
     made.services["hub"] = hub
     return hub

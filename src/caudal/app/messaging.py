@@ -49,6 +49,16 @@ async def open_log(
     return log
 
 
+async def deliveries_of(
+    life: Lifecycle, pool: asyncpg.Pool[Any], url: str, environ: Mapping[str, str]
+) -> Deliveries:
+    """Deliveries for who only tells of them (sockets). `pool` runs as `caudal_messaging`."""
+    log = await open_log(life, pool, url, load(LogSettings, environ), consume=False)
+    notifier = Notifier(pool)
+    life.on_stop("notifier", notifier.stop)
+    return Deliveries(pool, log, notifier, load(MessagingSettings, environ))
+
+
 async def bring(life: Lifecycle, made: ApiParts) -> None:
     """Give an API process messaging's services, settings from the environment."""
     log_settings, settings = load(LogSettings, made.environ), load(MessagingSettings, made.environ)

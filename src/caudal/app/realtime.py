@@ -11,7 +11,7 @@ from litestar.di import Provide
 
 from caudal.app.api import ROLE as APP_ROLE
 from caudal.app.api import HttpServer, sealer_of, serve
-from caudal.app.messaging import ROLE
+from caudal.app.messaging import ROLE, deliveries_of
 from caudal.core import db, logs
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
@@ -36,7 +36,12 @@ log = logs.get("realtime")
 
 
 async def gateway(
-    life: Lifecycle, url: str, people: PeopleSettings, web: WebSettings, settings: RealtimeSettings
+    life: Lifecycle,
+    url: str,
+    people: PeopleSettings,
+    web: WebSettings,
+    settings: RealtimeSettings,
+    environ: Mapping[str, str] = os.environ,
 ) -> HttpServer:
     """Serve sockets, health and metrics as parts of `life`; returns once it does."""
     metrics = Metrics()
@@ -49,7 +54,8 @@ async def gateway(
     authenticator = Authenticator(pool, keys, fresh=people.principal_seconds)
     own = await db.open_pool(url, minimum=1, maximum=6, role=ROLE, name="caudal realtime")
     life.on_stop("realtime pool", own.close)
-    hub = Hub(own, url, settings, metrics)
+    deliveries = await deliveries_of(life, own, url, environ)
+    hub = Hub(own, url, settings, metrics, deliveries)
     await hub.start(life)
     given = {"metrics": metrics, "health": Health(own), "hub": hub, "authenticator": authenticator}
     app = Application(
@@ -87,7 +93,7 @@ def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Aw
     database = url
 
     async def start(life: Lifecycle) -> None:
-        server = await gateway(life, database, people, web, settings)
+        server = await gateway(life, database, people, web, settings, environ)
         endpoints = {"realtime_url": f"ws://{web.api_host}:{server.port}/notifications"}
         await announce(life, environ, endpoints)
         log.info("the gateway is ready", **endpoints)

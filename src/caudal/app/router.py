@@ -75,6 +75,7 @@ async def parts(
     life.spawn("status updates", status_worker.run())
     life.spawn("lag of messages", log_metrics.watch(messages))
     life.spawn("lag of status updates", log_metrics.watch(statuses))
+    life.spawn("lag of the relay", log_metrics.watch_relay(event_log))
 
     async def release() -> None:
         router_metrics.released.inc(await deliveries.release_due())

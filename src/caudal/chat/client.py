@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from caudal.client import Client, Refused, Unreachable
 from caudal.core.errors import CaudalError, InvalidInput
+from caudal.messaging.views import Conversation, Message
 
 Progress = Callable[[int, int], None]
 PIECE = 256 * 1024
@@ -29,32 +30,6 @@ class SignInAgain(CaudalError):
     """The token no longer holds."""
 
     code, status = "unauthenticated", 401
-
-
-class Conversation(msgspec.Struct):
-    """A conversation in the list; `last_message_at` in Unix milliseconds."""
-
-    conversation_id: str
-    name: str
-    message_count: int
-    last_message_at: int | None = None
-
-
-class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A message of a conversation; times in Unix milliseconds."""
-
-    message_id: str
-    conversation_id: str
-    sender_id: str
-    recipient_id: str | None = None
-    content: str
-    status: str
-    timestamp: int
-    reason: str | None = None
-    delivered_at: int | None = None
-    read_at: int | None = None
-    file_id: str | None = None
-    file_metadata: dict[str, Any] | None = None
 
 
 class File(msgspec.Struct):

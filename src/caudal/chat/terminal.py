@@ -16,9 +16,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from caudal.chat.client import ChatClient, Message
+from caudal.chat.client import ChatClient
 from caudal.chat.session import Session
 from caudal.core.errors import CaudalError
+from caudal.messaging.views import Message
 
 HELP = (
     ("/list", "your conversations"),

@@ -161,7 +161,7 @@ def fix(number: int, data: Path | None, payload: Any, topic: str | None, as_json
     async def work() -> list[int]:
         content = payload.read() if payload is not None else None
         async with connected(Installation(data)) as connection, connection.transaction():
-            return await dead_letters.fix(connection, number, payload=content, topic=topic)
+            return await dead_letters.fix(connection, number, payload=content, topic=topic, records=True)
 
     concerned = run(work())
     if as_json:

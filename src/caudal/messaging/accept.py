@@ -8,7 +8,6 @@ time: what a caller sends after an answer comes after it in the log.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,14 +32,6 @@ log = logs.get("accept")
 
 CONTENT_MAX = 10 * 1024
 NAME_MAX = 255
-UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-GROUP = re.compile(r"group_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
-HANDLE = re.compile(r"@[A-Za-z0-9._]{1,30}")
-# What other connectors take is theirs to judge; this keeps it printable and bounded.
-ADDRESS = re.compile(r"(?!key:|group_)[a-z][a-z0-9]{1,19}:[\x21-\x7e]{1,200}")
-USERNAME = re.compile(r"[A-Za-z0-9_]{3,50}")
-SHAPES = {"whatsapp": PHONE, "instagram": HANDLE}
 
 ACCEPT = (
     "select ord, outcome, message_id from caudal.accept_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -88,28 +79,6 @@ def check_name(name: str) -> None:
     """Raises InvalidInput for what cannot be a conversation's id: it is part of an address."""
     if not 1 <= len(name) <= NAME_MAX or "\0" in name or "/" in name or not name.strip():
         raise InvalidInput("conversation_id must have 1 to 255 characters, and no slash.")
-
-
-def address_of(recipient: str) -> str:
-    """A recipient as we keep it: a user's id in lower case, a group, an address. A username stays as it is.
-
-    Raises InvalidInput for what is none of them.
-    """
-    if UUID_TEXT.fullmatch(recipient):
-        return recipient.lower()
-    if recipient.startswith("group_"):
-        if GROUP.fullmatch(recipient):
-            return recipient
-    elif ":" in recipient:
-        channel, _, address = recipient.partition(":")
-        shape = SHAPES.get(channel)
-        if (shape.fullmatch(address) if shape else ADDRESS.fullmatch(recipient)) and channel != topics.APP:
-            return recipient
-    elif USERNAME.fullmatch(recipient):
-        return recipient
-    raise InvalidInput(
-        "recipient_id must be a user's id, a group_… id, or an address such as whatsapp:+5511999998888."
-    )
 
 
 class _Waiting(msgspec.Struct, eq=False):

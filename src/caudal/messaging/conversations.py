@@ -10,60 +10,14 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
 from caudal.core.errors import Conflict, Forbidden, NotFound
 from caudal.core.eventlog.port import Connection
 from caudal.messaging import topics
-from caudal.messaging.deliveries import milliseconds
+from caudal.messaging.records import milliseconds
+from caudal.messaging.views import Conversation, DeliveryView, Message
 
 NO_PART = "You take no part in that conversation."
-
-
-class Conversation(msgspec.Struct, frozen=True):
-    """A conversation in a person's list; `last_message_at` in Unix milliseconds."""
-
-    conversation_id: str
-    name: str
-    message_count: int
-    last_message_at: int | None
-
-
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A message as history shows it; times in Unix milliseconds."""
-
-    message_id: str
-    conversation_id: str
-    sender_id: str
-    recipient_id: str | None = None
-    content: str
-    status: str
-    # Without a default they are written always.
-    timestamp: int
-    reason: str | None = None
-    delivered_at: int | None = None
-    read_at: int | None = None
-    file_id: str | None = None
-    file_metadata: dict[str, object] | None = None
-    file_download_url: str | None = None
-
-
-class DeliveryView(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One delivery of a message; times in Unix milliseconds."""
-
-    delivery_id: int
-    message_id: str
-    channel: str
-    address: str
-    state: str
-    attempt: int
-    reason_code: str | None = None
-    reason: str | None = None
-    sent_at: int | None = None
-    delivered_at: int | None = None
-    read_at: int | None = None
-    failed_at: int | None = None
-    next_attempt_at: int | None = None
 
 
 LIST = """
@@ -86,9 +40,11 @@ select c.id, caudal.is_participant(c.id, $2) as mine from caudal.conversation c 
 
 HISTORY = """
 select m.id, c.name as conversation_id, m.sender, m.recipient, m.content, m.status, m.reason, m.sent_at,
-       m.delivered_at, m.read_at, m.file_id, f.filename, f.size_bytes, f.checksum, f.content_type
+       m.delivered_at, m.read_at, m.file_id, f.filename, f.size_bytes, f.checksum, f.content_type,
+       d.state = 'sent' as fresh
 from caudal.message m join caudal.conversation c on c.id = m.conversation_id
 left join caudal.file f on f.id = m.file_id
+left join caudal.delivery d on d.message_id = m.id and d.channel = 'app' and d.address = $2
 where m.conversation_id = $1
 """
 
@@ -133,9 +89,10 @@ async def find(connection: Connection, name: str, who: str) -> int:
 
 async def history(
     connection: Connection, name: str, who: str, limit: int, offset: int, *, newest_first: bool = False
-) -> list[Message]:
+) -> tuple[list[Message], list[UUID]]:
     """Messages of a conversation in order, `limit` of them after the first `offset`. Raises Forbidden.
 
+    And which of them the caller is shown for the first time.
     Places are dense, so a page is a range of the index whatever its offset.
     """
     conversation = await find(connection, name, who)
@@ -143,13 +100,13 @@ async def history(
         count = await connection.fetchval(
             "select message_count from caudal.conversation where id = $1", conversation
         )
-        where, bounds = "m.place > $2 and m.place <= $3 order by m.place desc", (
+        where, bounds = "m.place > $3 and m.place <= $4 order by m.place desc", (
             max(0, count - offset - limit), max(0, count - offset)
         )  # fmt: skip
     else:
-        where, bounds = "m.place > $2 and m.place <= $3 order by m.place", (offset, offset + limit)
-    rows = await connection.fetch(f"{HISTORY} and {where}", conversation, *bounds)
-    return [_message(row) for row in rows]
+        where, bounds = "m.place > $3 and m.place <= $4 order by m.place", (offset, offset + limit)
+    rows = await connection.fetch(f"{HISTORY} and {where}", conversation, who, *bounds)
+    return [_message(row) for row in rows], [row["id"] for row in rows if row["fresh"]]
 
 
 def _message(row: asyncpg.Record) -> Message:

@@ -19,16 +19,17 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
-import msgspec
 
 from caudal.core import logs
-from caudal.core.eventlog.port import Connection, EventLog, Outgoing, Poison
+from caudal.core.eventlog.port import Connection, EventLog, Poison
 from caudal.messaging import delivery_sql as sql
 from caudal.messaging import notify, topics
 from caudal.messaging.lattice import STATE, STATUS, State
-from caudal.messaging.notify import Note, Notifier
+from caudal.messaging.notify import Notifier
+from caudal.messaging.records import is_person, outbound_records, status_note, status_record, tenant_names
 from caudal.messaging.settings import MessagingSettings
 
 log = logs.get("deliveries")
@@ -103,11 +104,6 @@ class _Move(NamedTuple):
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def milliseconds(at: datetime) -> int:
-    """Unix milliseconds."""
-    return round(at.timestamp() * 1000)
 
 
 FOLLOW = 20
@@ -275,15 +271,15 @@ class Deliveries:
         changed = await connection.fetch(
             "select * from caudal.message_refresh($1)", list({row["message_id"] for row in rows})
         )
-        notes = [_note(row) for row in changed if is_person(row["sender"])]
+        notes = [status_note(row) for row in changed if is_person(row["sender"])]
         moved = [row for row in rows if row["moved"]]
         free = (
             await connection.fetch(sql.BEHIND, [row["delivery_id"] for row in moved], FOLLOW) if moved else []
         )
-        tenants = await _tenant_names(connection, {row["tenant_id"] for row in moved})
+        tenants = await tenant_names(connection, {row["tenant_id"] for row in moved})
         await notify.publish(connection, notes)
         out = await outbound_records(connection, [row["id"] for row in free])
-        out += [_status(row, tenants[row["tenant_id"]]) for row in moved if row["state"] in STATUS]
+        out += [status_record(row, tenants[row["tenant_id"]]) for row in moved if row["state"] in STATUS]
         await self._log.publish(out, connection)
 
         def after() -> None:
@@ -300,6 +296,17 @@ class Deliveries:
             return (lambda: None), read_at
         at = _now()
         return await self._move(connection, [_Move(delivery_id, None, State.READ, at)]), at
+
+    async def arrived(self, tenant_id: int, user_id: str, message_ids: Sequence[UUID]) -> None:
+        """Say that these messages were shown to a person here: on a socket, or in history."""
+        await self._transact(lambda connection: self.arrived_in(connection, tenant_id, user_id, message_ids))
+
+    async def arrived_in(
+        self, connection: Connection, tenant_id: int, user_id: str, message_ids: Sequence[UUID]
+    ) -> AfterCommit:
+        """As `arrived`, within the caller's transaction; call what is returned after the commit."""
+        rows = await connection.fetch(sql.SHOWN, tenant_id, user_id, list(message_ids))
+        return await self._move(connection, [_Move(row["id"], None, State.DELIVERED, _now()) for row in rows])
 
     # -- waiting, expiring, sending again
 
@@ -356,63 +363,5 @@ class Deliveries:
         return lambda: self._log.announce(*{record.topic for record in out})
 
 
-def is_person(who: str) -> bool:
-    """Whether a party is a user of ours (and not an address, a group or an API key)."""
-    return len(who) == 36 and ":" not in who and not who.startswith("group_")
-
-
 def _expired() -> Failed:
     return Failed("expired", "It could not be sent before it expired.")
-
-
-def _note(row: asyncpg.Record) -> Note:
-    payload = {
-        "type": "status_update",
-        "message_id": str(row["message_id"]),
-        "conversation_id": row["conversation"],
-        "status": row["status"],
-        "timestamp": milliseconds(row["at"]),
-    }
-    if row["reason"]:
-        payload["reason"] = row["reason"]
-    return Note(row["tenant_id"], row["sender"], payload=payload)
-
-
-def _status(row: asyncpg.Record, tenant: str) -> Outgoing:
-    record = topics.StatusRecord(
-        message_id=str(row["message_id"]),
-        status=STATUS[State(row["state"])],
-        timestamp=milliseconds(row["at"]),
-        connector=row["channel"],
-        reason=row["reason"],
-        tenant=tenant,
-        delivery_id=row["delivery_id"],
-    )
-    return Outgoing(topics.STATUS_UPDATES, record.message_id, msgspec.json.encode(record))
-
-
-async def _tenant_names(connection: Connection, ids: set[int]) -> dict[int, str]:
-    if not ids:
-        return {}
-    rows = await connection.fetch("select id, name from caudal.tenant where id = any($1)", list(ids))
-    return {row["id"]: row["name"] for row in rows}
-
-
-async def outbound_records(connection: Connection, delivery_ids: Sequence[int]) -> list[Outgoing]:
-    """The outbound records of deliveries, in order of their ids; none for the inbox."""
-    if not delivery_ids:
-        return []
-    found = []
-    for row in await connection.fetch(sql.OUTBOUND, list(delivery_ids)):
-        topic = topics.outbound(row["channel"])
-        if topic is None:
-            continue
-        record = topics.OutboundRecord(
-            delivery_id=row["delivery_id"], channel=row["channel"], address=row["address"],
-            message_id=row["message_id"], conversation_id=row["conversation_id"], sender_id=row["sender_id"],
-            recipient_id=row["recipient_id"], content=row["content"], timestamp=milliseconds(row["sent_at"]),
-            event_type=topics.MESSAGE_SENT, file_id=row["file_id"], file_metadata=topics.file_metadata(row),
-            tenant=row["tenant"],
-        )  # fmt: skip
-        found.append(Outgoing(topic, record.conversation_id, msgspec.json.encode(record)))
-    return found

@@ -47,3 +47,10 @@ REOPEN = """
 update caudal.message m set status = 'SENT', reason = null from caudal.delivery d
 where d.id = $1 and m.id = d.message_id and m.status = 'FAILED'
 """
+
+# A person's own copies that they have not been shown yet.
+SHOWN = """
+select id from caudal.delivery
+where tenant_id = $1 and channel = 'app' and address = $2 and message_id = any($3::uuid[]) and state = 'sent'
+order by id
+"""

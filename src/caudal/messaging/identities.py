@@ -9,7 +9,7 @@ import msgspec
 
 from caudal.core.errors import Conflict, InvalidInput, NotFound
 from caudal.core.eventlog.port import Connection
-from caudal.messaging.accept import HANDLE, PHONE
+from caudal.messaging.addresses import SHAPES, spelled
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -31,10 +31,9 @@ SENTENCES = {
 
 def check(platform: str, value: str) -> None:
     """Raises InvalidInput for a platform or value that cannot be linked."""
-    shapes = {"whatsapp": PHONE, "instagram": HANDLE}
-    if platform not in shapes:
+    if platform not in SHAPES:
         raise InvalidInput("The platform must be whatsapp or instagram.")
-    if not shapes[platform].fullmatch(value):
+    if not SHAPES[platform].fullmatch(value):
         raise InvalidInput(SENTENCES[platform])
 
 
@@ -45,7 +44,7 @@ async def link(connection: Connection, user_id: str, platform: str, value: str) 
         row = await connection.fetchrow(
             "insert into caudal.identity(tenant_id, platform, value, user_id)"
             f" values (caudal.current_tenant(), $1, $2, $3) returning {COLUMNS}",
-            platform, value, user_id,
+            platform, spelled(platform, value), user_id,
         )  # fmt: skip
     except asyncpg.UniqueViolationError as error:
         raise Conflict("That address is linked already.") from error
@@ -66,7 +65,7 @@ async def unlink(connection: Connection, user_id: str, platform: str, value: str
     """Take an address from a person. Raises NotFound when it is not theirs."""
     gone = await connection.fetchval(
         "delete from caudal.identity where platform = $1 and value = $2 and user_id = $3 returning value",
-        platform, value, user_id,
+        platform, spelled(platform, value), user_id,
     )  # fmt: skip
     if gone is None:
         raise NotFound("You have not linked that address.")

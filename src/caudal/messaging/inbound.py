@@ -16,8 +16,8 @@ import msgspec
 
 from caudal.core.eventlog.port import Connection, EventLog, Outgoing
 from caudal.messaging import topics
-from caudal.messaging.deliveries import milliseconds
 from caudal.messaging.ids import new_id
+from caudal.messaging.records import milliseconds
 
 
 class Inbound(NamedTuple):
@@ -54,7 +54,7 @@ select coalesce(
 """
 
 BEGIN = """
-insert into caudal.conversation(tenant_id, name) values ($1, $2)
+insert into caudal.conversation(tenant_id, name, inbound) values ($1, $2, true)
 on conflict (tenant_id, name) do update set name = excluded.name returning id
 """
 

@@ -37,10 +37,14 @@ class Note(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """A stored notification; `id` grows by one for each of its person's. `payload` is the socket's frame."""
+    """A stored notification; `id` grows by one for each of its person's. `payload` is the socket's frame.
+
+    `message_id` only where it is of a new message.
+    """
 
     id: int
     payload: dict[str, Any]
+    message_id: UUID | None
 
 
 async def publish(connection: Connection, notes: Sequence[Note]) -> None:
@@ -60,7 +64,7 @@ async def after(
 ) -> list[Notification]:
     """Up to `limit` notifications of a person numbered above `last`, in order."""
     rows = await connection.fetch(AFTER, tenant_id, user_id, last, limit)
-    return [Notification(row["id"], row["payload"] or _frame(row)) for row in rows]
+    return [Notification(row["id"], row["payload"] or _frame(row), row["message_id"]) for row in rows]
 
 
 def _frame(row: asyncpg.Record) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from caudal.core.eventlog.worker import PASSING
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.messaging import notify
+from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.realtime_settings import RealtimeSettings
 
 log = logs.get("realtime")
@@ -82,7 +83,7 @@ def is_ping(text: str) -> bool:
         return True
     try:
         frame = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return isinstance(frame, dict) and frame.get("type") == "ping"
 
@@ -91,9 +92,15 @@ class Hub:
     """The sockets of this process. `pool` runs as `caudal_messaging`, `url` is for listening."""
 
     def __init__(
-        self, pool: asyncpg.Pool[Any], url: str, settings: RealtimeSettings, metrics: Metrics
+        self,
+        pool: asyncpg.Pool[Any],
+        url: str,
+        settings: RealtimeSettings,
+        metrics: Metrics,
+        deliveries: Deliveries,
     ) -> None:
         self._pool = pool
+        self._deliveries = deliveries
         self._settings = settings
         self._people: dict[Person, set[_Connection]] = {}
         self._active = 0
@@ -248,14 +255,29 @@ class Hub:
                 return await notify.after(database, *person, connection.last, PAGE)
 
         notes = await self._patiently(ask)
-        for note in notes:
-            if note.id > connection.last + 1:
-                # Away for longer than notifications are kept: say so, rather than pretend.
-                await self._send(sink, {"type": "gap", "last_id": connection.last, "id": note.id})
-            await self._send(sink, {**note.payload, "id": note.id})
-            connection.last = note.id
-            self._sent.inc()
+        shown: list[UUID] = []
+        try:
+            for note in notes:
+                if note.id > connection.last + 1:
+                    # Away for longer than notifications are kept: say so, rather than pretend.
+                    await self._send(sink, {"type": "gap", "last_id": connection.last, "id": note.id})
+                await self._send(sink, {**note.payload, "id": note.id})
+                connection.last = note.id
+                self._sent.inc()
+                if note.message_id is not None:
+                    shown.append(note.message_id)
+        finally:
+            if shown:
+                # Also when the next could not be sent: these were.
+                await self._arrived(person, shown)
         return len(notes) == PAGE
+
+    async def _arrived(self, person: Person, shown: list[UUID]) -> None:
+        try:
+            await self._deliveries.arrived(*person, shown)
+        except PASSING as error:
+            # They stay SENT until they are read, or shown again in history; showing goes on.
+            log.warning("could not say what was delivered", messages=len(shown), error=repr(error))
 
     async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask the database, again for a while when it is away. Raises Closed."""

@@ -19,10 +19,11 @@ from caudal.core import logs, tracing
 from caudal.core.eventlog.port import Connection, EventLog, Poison, Record
 from caudal.core.eventlog.worker import AfterCommit
 from caudal.messaging import notify, topics
-from caudal.messaging.deliveries import Deliveries, outbound_records
+from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.lattice import STATE
 from caudal.messaging.metrics import RouterMetrics
 from caudal.messaging.notify import Note, Notifier
+from caudal.messaging.records import outbound_records
 from caudal.messaging.settings import MessagingSettings
 
 log = logs.get("router")

@@ -22,6 +22,7 @@ from caudal.core.eventlog.port import Connection, EventLog, Outgoing, Poison, Re
 from caudal.core.metrics import Metrics
 from caudal.messaging import deliveries, inbound
 from caudal.messaging.accounts import ChannelAccounts
+from caudal.messaging.addresses import spelled
 from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.lattice import State
 from caudal.messaging.provider import (
@@ -146,7 +147,7 @@ class Webhooks:
     def _records(self, account: Account, body: bytes) -> list[tuple[str, WebhookRecord]]:
         try:
             events = self._connectors[account.channel].read_webhook(body)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, msgspec.MsgspecError, RecursionError):
             # It is the provider's word all the same: kept, and shown with the dead letters.
             text = body[:LARGEST].decode("utf-8", "replace")
             return [(account.provider_account, _record(account, unreadable=text))]
@@ -289,7 +290,7 @@ class WebhookWorker:
         if known is not None:
             return known
         try:
-            return await self._connector.address(account, event.contact)
+            return spelled(account.channel, await self._connector.address(account, event.contact))
         except ProviderError as error:
             if error.verdict is Verdict.REFUSED:
                 # Somebody without a name; the provider's id is one as well, and answers reach it.

@@ -11,7 +11,6 @@ import asyncio
 from typing import Protocol
 from urllib.parse import quote
 
-import apprise
 import msgspec
 
 from caudal.core import logs
@@ -58,12 +57,16 @@ class AppriseMailer:
     """Sends through an Apprise URL such as `mailtos://user:password@mail.example`."""
 
     def __init__(self, url: str) -> None:
+        # A large library, which an API that sends no mail does not load.
+        from apprise import Apprise
+
         self._url = url
+        self._service = Apprise
 
     async def send(self, mail: Mail) -> None:
         """Send `mail`. Raises ConnectionError when the service did not take it."""
         mark = "&" if "?" in self._url else "?"
-        service = apprise.Apprise()
+        service = self._service()
         if not service.add(f"{self._url}{mark}to={quote(mail.to)}"):
             raise ConnectionError("MAIL_URL is no Apprise URL for mail")
         body = f"{mail.text}\n\n{mail.link}\n"

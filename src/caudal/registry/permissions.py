@@ -55,6 +55,7 @@ class Action(StrEnum):
 
     MESSAGES_READ = "messages:read"
     MESSAGES_SEND = "messages:send"
+    CONVERSATIONS_JOIN = "conversations:join"
     FILES_READ = "files:read"
     FILES_WRITE = "files:write"
     GROUPS_READ = "groups:read"
@@ -83,7 +84,7 @@ _TECHNICIAN = _VIEWER | {
 }  # fmt: skip
 _OPERATOR = _TECHNICIAN | {
     _.TELEMETRY_WRITE, _.DEAD_LETTERS_WRITE, _.OPERATIONS_READ, _.CERTIFICATES_WRITE, _.PEOPLE_READ,
-    _.DELIVERIES_READ, _.DELIVERIES_WRITE, _.CONNECTORS_READ,
+    _.DELIVERIES_READ, _.DELIVERIES_WRITE, _.CONNECTORS_READ, _.CONVERSATIONS_JOIN,
 }  # fmt: skip
 _ADMIN = _OPERATOR | {
     _.TENANT_WRITE, _.PEOPLE_WRITE, _.KEYS_READ, _.KEYS_WRITE, _.AUDIT_READ, _.CONNECTORS_WRITE,

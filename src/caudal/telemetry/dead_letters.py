@@ -19,7 +19,7 @@ from caudal.telemetry.locate import locate
 Status: TypeAlias = Literal["open", "replayed", "discarded"]
 
 LOG_FORMAT = "log"
-"""What the message log keeps here beside telemetry; it has a replay of its own."""
+"""What the message log keeps here beside telemetry: records, which go back on their topics."""
 
 COLUMNS = """
 id, tenant_name as tenant, device_name as device, topic, reason, sentence, pointer, format, cause, status,
@@ -197,18 +197,25 @@ async def show(connection: Any, number: int) -> Shown:
 
 
 async def fix(
-    connection: Any, number: int, *, payload: bytes | None = None, topic: str | None = None
+    connection: Any,
+    number: int,
+    *,
+    payload: bytes | None = None,
+    topic: str | None = None,
+    records: bool = False,
 ) -> list[int]:
     """Correct a message: its payload, its topic, or both; returns the letters that it concerns.
 
     A message that left several letters is corrected for all of them. What came stays as it came, beside it.
+    `records` allows the same for a record of the message log, its payload alone. That is for operators: a
+    record says of itself whose it is, so whoever writes one could speak for another tenant.
     Raises NotFound, Conflict when it is settled already, InvalidInput.
     """
     if payload is None and topic is None:
         raise InvalidInput("Give a corrected payload, a corrected topic, or both.")
     if topic is not None and (not topic or "\0" in topic or any(sign in topic for sign in "+#")):
         raise InvalidInput("The corrected topic is empty, or holds a wildcard or a NUL.")
-    await _must_be_open(connection, number)
+    await _must_be_open(connection, number, record_too=records and topic is None)
     rows = await connection.fetch(
         "update caudal.dead_letter set fixed_payload = coalesce($2, fixed_payload),"
         f" fixed_topic = coalesce($3, fixed_topic) where id in ({SIBLINGS}) returning id",
@@ -232,7 +239,7 @@ async def discard(connection: Any, numbers: Sequence[int], *, by: str) -> int:
     )
 
 
-async def _must_be_open(connection: Any, number: int) -> None:
+async def _must_be_open(connection: Any, number: int, *, record_too: bool) -> None:
     row = await connection.fetchrow(
         "select status, format from caudal.dead_letter where id = $1::bigint for update", number
     )
@@ -240,5 +247,8 @@ async def _must_be_open(connection: Any, number: int) -> None:
         raise NotFound(f"There is no dead letter {number}. `caudal dead-letters list` shows those there are.")
     if row["status"] != "open":
         raise Conflict(f"Dead letter {number} is {row['status']} already; nothing is left to do with it.")
-    if row["format"] == LOG_FORMAT:
-        raise Conflict(f"Dead letter {number} is a record of the message log; it cannot be corrected here.")
+    if row["format"] == LOG_FORMAT and not record_too:
+        raise Conflict(
+            f"Dead letter {number} is a record of the message log: `caudal dead-letters fix` corrects its"
+            " payload, nothing its topic."
+        )

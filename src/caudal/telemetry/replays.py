@@ -19,6 +19,7 @@ import asyncpg
 import msgspec
 
 from caudal.core.errors import NotFound
+from caudal.core.eventlog import deadletters
 from caudal.mqtt.ports import Principal
 from caudal.telemetry.dead_letters import LOG_FORMAT
 from caudal.telemetry.others import EPOCH, digest
@@ -170,15 +171,32 @@ async def replay(
     }
     waiting = sorted(row["id"] for row in known if row["status"] == "open")
     for start in range(0, len(waiting), CHUNK):
+        for result in await _records_back(pool, waiting[start : start + CHUNK], by, tenant):
+            done[result.id] = result
+    for start in range(0, len(waiting), CHUNK):
         chunk = [number for number in waiting[start : start + CHUNK] if number not in done]
         async with _alone(pool, pipeline, TURN) as connection:
             for result in await _replay_some(connection, pipeline, chunk, by, tenant):
                 done[result.id] = result
         progress(min(start + CHUNK, len(waiting)), len(waiting))
     for number in waiting:
-        # Settled by somebody else meanwhile, or no telemetry.
+        # Settled by somebody else meanwhile.
         done.setdefault(number, Replayed(number, "settled"))
     return [done[number] for number in sorted(done)]
+
+
+async def _records_back(
+    pool: asyncpg.Pool[Any], numbers: list[int], by: str, tenant: str | None
+) -> list[Replayed]:
+    """Those that are records of the message log, to their topics; the ledger knows nothing of them."""
+    async with pool.acquire() as connection, connection.transaction():
+        done = await deadletters.replay(connection, numbers, by=by, tenant=tenant)
+    return [
+        Replayed(one.id, "replayed", sentence="Back on its topic.")
+        if one.problem is None
+        else Replayed(one.id, "refused", sentence=one.problem)
+        for one in done
+    ]
 
 
 async def _replay_some(

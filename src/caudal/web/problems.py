@@ -174,6 +174,12 @@ def on_database_error(request: Request[Any, Any, Any], error: Exception) -> Resp
     return on_exception(request, error)
 
 
+def on_depth(request: Request[Any, Any, Any], error: RecursionError) -> Response[Problem]:
+    """A body of brackets in brackets: the decoder gives up, and nobody means such a thing."""
+    log.warning("a body is nested too deeply", path=request.scope.get("path_template", ""))
+    return problem(request, 400, "invalid", "The request is nested too deeply.")
+
+
 def on_exception(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """A defect of ours: the log has the traceback, the caller the request's id."""
     log.error("request crashed", path=request.scope.get("path_template", ""), exc_info=error)
@@ -189,5 +195,6 @@ HANDLERS: dict[int | type[Exception], Any] = {
     asyncpg.InternalClientError: on_database_error,
     OSError: on_database_error,
     TimeoutError: on_database_error,
+    RecursionError: on_depth,
     Exception: on_exception,
 }

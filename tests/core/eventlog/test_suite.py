@@ -262,3 +262,22 @@ async def test_a_member_that_left_cannot_commit(bench: Bench) -> None:
         await consumer.commit(committed(got))
     again = await bench.consumer(log)
     assert [r.value for r in await take(again, 1)] == [b"1"]
+
+
+async def test_the_backlog_is_what_is_not_where_consumers_read(bench: Bench) -> None:
+    log: Any = await bench.open()
+    consumer = await bench.consumer(log)
+    await bench.publish(log, [(f"k{n}", str(n)) for n in range(5)])
+    await take(consumer, 5)
+    async with asyncio.timeout(20):
+        while sum((await log.backlog()).values()):
+            await asyncio.sleep(0.02)
+    if bench.kind == "postgres":
+        # Consumers read where it is published.
+        assert await log.backlog() == {}
+        return
+    assert len(await log.backlog()) == 4
+    log._relay._task.cancel()
+    await asyncio.wait([log._relay._task])
+    await bench.publish(log, [("k", str(n)) for n in range(3)])
+    assert sum((await log.backlog()).values()) == 3

@@ -10,41 +10,28 @@ import asyncio
 import itertools
 import os
 import random
-import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
-from caudal.core import db
-from caudal.core.eventlog.kafka import KafkaLog
 from caudal.core.eventlog.metrics import LogMetrics
 from caudal.core.eventlog.port import Record
-from caudal.core.eventlog.postgres import PostgresLog
-from caudal.core.eventlog.settings import LogSettings
 from caudal.core.eventlog.worker import PASSING, LaneWorker
 from caudal.core.metrics import Metrics
-from caudal.core.migrate import migrate
-from caudal.core.postgres import EmbeddedPostgres
-from caudal.core.supervisor import Child, StartError, child_environ
 from caudal.messaging import topics
 from caudal.messaging.deliveries import Deliveries, Sent, Verdict
 from caudal.messaging.notify import Notifier
 from caudal.messaging.settings import MessagingSettings
-from caudal.registry.tenants import create_tenant
-from tests.ports import free_port
+from tests.integration.messaging.stack import Stack, sign_in, stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SECONDS = float(os.environ.get("CAUDAL_CRASH_SECONDS", "5"))
 CONVERSATIONS = 6
-LEASE = 1.0
 
 
 class Provider:
@@ -61,136 +48,6 @@ class Provider:
             return
         self.calls.append((item.conversation_id, int(item.content)))
         await self._deliveries.settle(item.delivery_id, intent.attempt, Sent(f"id-{item.delivery_id}"))
-
-
-class Stack:
-    """A durable PostgreSQL, the API and two routers as processes, and the provider here."""
-
-    def __init__(self, folder: Path, broker: Any) -> None:
-        self.folder = folder
-        self.broker = broker
-        self.server = EmbeddedPostgres(folder / "pg", port=free_port())
-        self.kills: list[str] = []
-        self.port = free_port()
-        self.children: dict[str, Child] = {}
-        self._closers: list[Any] = []
-
-    async def start(self) -> None:
-        await self.server.start()
-        await migrate(self.server.url)
-        self.pool = await db.open_pool(self.server.url, minimum=1, maximum=8)
-        if not await self.pool.fetchval("select count(*) from caudal.tenant"):
-            await create_tenant(self.pool, "default")
-        environ = child_environ(
-            os.environ, DATABASE_URL=self.server.url, CAUDAL_MASTER_KEY="x" * 40, API_PORT=str(self.port),
-            ROUTER_METRICS_PORT="0", LOG_LEASE_SECONDS=str(LEASE), LOG="kafka" if self.broker else "postgres",
-            KAFKA_BOOTSTRAP_SERVERS=self.broker.servers if self.broker else "none:1", LOG_PARTITIONS="4",
-            RATE_LIMIT_ADDRESS="0",
-        )  # fmt: skip
-        for name in ("api", "router", "router two"):
-            out = self.folder / f"{name}.log"
-            self.children[name] = Child(name, ("caudal", name.split()[0]), environ, out)
-        await asyncio.gather(*(self.up(name) for name in self.children))
-        settings = LogSettings(
-            log_lease_seconds=LEASE, log_partitions=4,
-            kafka_bootstrap_servers=self.broker.servers if self.broker else "none:1",
-        )  # fmt: skip
-        kind: Any = KafkaLog if self.broker else PostgresLog
-        log = kind(self.pool, self.server.url, settings)
-        await log.start()
-        await log.ensure(topics.topics(4))
-        consumer = await log.subscribe([topics.WHATSAPP_OUTBOUND], topics.WHATSAPP_GROUP)
-        deliveries = Deliveries(self.pool, log, Notifier(self.pool), MessagingSettings())
-        self.provider = Provider(deliveries)
-        lanes = LaneWorker(self.pool, consumer, self.provider.handle, LogMetrics(Metrics()), concurrency=16)
-        self._task = asyncio.create_task(lanes.run(), name="provider")
-        self._closers += [consumer.close, log.stop]
-
-    async def kill(self, name: str) -> None:
-        """SIGKILL, and up again."""
-        self.kills.append(name)
-        if name == "postgres":
-            self.server.kill()
-            await self.server.start()
-        elif name == "kafka":
-            await asyncio.to_thread(self.broker.kill)
-            await asyncio.to_thread(self.broker.start)
-        else:
-            child = self.children[name]
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGKILL)
-                await child.died()
-            await self.up(name)
-
-    async def up(self, name: str) -> None:
-        for _ in range(5):
-            try:
-                await self.children[name].start()
-            except StartError:
-                continue
-            return
-        pytest.fail(f"{name} did not come back:\n{(self.folder / f'{name}.log').read_text()[-3000:]}")
-
-    async def watch(self) -> None:
-        """Whatever died of another's death comes back, as under any supervisor."""
-        while True:
-            for name, child in self.children.items():
-                if child.pid is not None and not alive(child.pid):
-                    await child.died()
-                    await self.up(name)
-            await asyncio.sleep(0.2)
-
-    async def standing(self) -> str:
-        """Where everything stands, for whoever reads of a failure."""
-        rows = await self.pool.fetch(
-            "select state, parked, count(*) from caudal.delivery group by 1, 2 union all"
-            " select 'unrouted', waiting, count(*) from caudal.message where routed_at is null group by 1, 2"
-        )
-        lags = await self.pool.fetch(
-            "select g.name, t.name, g.partition, p.next_offset - g.committed, g.owner"
-            " from caudal.log_group g join caudal.log_partition p using (topic_id, partition)"
-            " join caudal.log_topic t on t.id = topic_id where p.next_offset > g.committed"
-        )
-        logs = {name: (self.folder / f"{name}.log").read_text()[-1500:] for name in self.children}
-        return f"{[tuple(r) for r in rows]} {[tuple(r) for r in lags]} {self.kills} {logs}"
-
-    async def stop(self) -> None:
-        for child in self.children.values():
-            await child.stop()
-        if hasattr(self, "_task"):
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        for close in self._closers:
-            await close()
-        await self.pool.close()
-        await self.server.stop()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@asynccontextmanager
-async def stack(broker: Any) -> AsyncIterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="caudal-crash-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        made = Stack(Path(folder), broker)
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.stop()
-
-
-async def sign_in(base: str) -> dict[str, str]:
-    async with httpx.AsyncClient(base_url=base, timeout=20) as client:
-        person = {"username": "ana", "password": "secret", "email": "ana@example.com"}
-        (await client.post("/auth/register", json=person)).raise_for_status()
-        token = (await client.post("/auth/token", json=person)).json()["access_token"]
-    return {"Authorization": f"Bearer {token}"}
 
 
 async def write(base: str, headers: dict[str, str], conversation: str, until: asyncio.Event) -> list[str]:
@@ -220,24 +77,45 @@ async def write(base: str, headers: dict[str, str], conversation: str, until: as
     raise AssertionError
 
 
+async def left(made: Stack) -> tuple[int, int] | None:
+    """Messages that nobody has routed and deliveries that nobody has settled; None while nobody answers."""
+    try:
+        row = await made.pool.fetchrow(
+            "select (select count(*) from caudal.message where routed_at is null) as messages,"
+            " (select count(*) from caudal.delivery where state in ('pending', 'sending')) as deliveries"
+        )
+    except PASSING:
+        return None
+    assert row is not None
+    return row["messages"], row["deliveries"]
+
+
 async def settle(made: Stack) -> None:
     """Return once nothing is left to do; fail when for half a minute nothing was done."""
     before, since = None, time.monotonic()
-    while True:
-        try:
-            left = await made.pool.fetchrow(
-                "select (select count(*) from caudal.message where routed_at is null) as messages,"
-                " (select count(*) from caudal.delivery where state in ('pending', 'sending')) as deliveries"
-            )
-        except PASSING:
-            left = before
-        if left == (0, 0):
-            return
-        if left != before:
-            before, since = left, time.monotonic()
+    while (now := await left(made)) != (0, 0):
+        if now is not None and now != before:
+            before, since = now, time.monotonic()
         elif time.monotonic() - since > 30:
             pytest.fail(await made.standing())
         await asyncio.sleep(0.1)  # no event of the database says so
+
+
+@asynccontextmanager
+async def providing(made: Stack) -> AsyncIterator[Provider]:
+    """The provider's stand-in at work, in this process."""
+    log = await made.log()
+    consumer = await log.subscribe([topics.WHATSAPP_OUTBOUND], topics.WHATSAPP_GROUP)
+    provider = Provider(Deliveries(made.pool, log, Notifier(made.pool), MessagingSettings()))
+    lanes = LaneWorker(made.pool, consumer, provider.handle, LogMetrics(Metrics()), concurrency=16)
+    task = asyncio.create_task(lanes.run(), name="provider")
+    try:
+        yield provider
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await consumer.close()
+        await log.stop()
 
 
 @pytest.mark.timeout(400)
@@ -246,8 +124,8 @@ async def test_every_202_ends_in_exactly_one_state(kind: str, request: pytest.Fi
     broker = request.getfixturevalue("kafka_broker") if kind == "kafka" else None
     victims = ["router", "api", "router two", "postgres", "router", *(["kafka"] if broker else [])]
     chance = random.Random(7)
-    async with stack(broker) as made:
-        base = f"http://127.0.0.1:{made.port}"
+    async with stack(broker, "api", "router", "router two") as made, providing(made) as provider:
+        base = made.url
         headers = await sign_in(base)
         done = asyncio.Event()
         writers = [
@@ -272,7 +150,7 @@ async def test_every_202_ends_in_exactly_one_state(kind: str, request: pytest.Fi
             " join caudal.conversation c on c.id = m.conversation_id left join caudal.delivery d"
             " on d.message_id = m.id and d.channel <> 'app' order by c.id, m.place"
         )
-        calls = list(made.provider.calls)
+        calls = list(provider.calls)
     report = f"{len(rows)} messages, {len(calls)} calls, kills: {made.kills}"
     for conversation, ids in accepted.items():
         mine = [row for row in rows if row["name"] == conversation]

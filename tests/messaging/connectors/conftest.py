@@ -20,8 +20,9 @@ from caudal.core.metrics import Metrics
 from caudal.messaging import connectors, webhooks
 from caudal.messaging.accounts import AccountView, ChannelAccounts, NewAccount
 from caudal.messaging.connector_settings import SendingSettings
-from caudal.messaging.deliveries import Deliveries, outbound_records
+from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.notify import Notifier
+from caudal.messaging.records import outbound_records
 from caudal.messaging.settings import MessagingSettings
 from caudal.sandbox import demo
 from caudal.sandbox.model import Account as Provided

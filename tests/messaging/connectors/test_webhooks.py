@@ -66,6 +66,14 @@ async def test_only_the_providers_signature_counts(platform: Platform) -> None:
     assert await platform.pool.fetchval("select count(*) from caudal.log_record") == 0
 
 
+async def test_brackets_in_brackets_are_kept_as_what_nobody_understands(platform: Platform) -> None:
+    path = await ready(platform)
+    body = b"[" * 100_000
+    answer = await platform.api.client.post(path, content=body, headers=signed(body))
+    assert (answer.status_code, answer.json()) == (200, {"events": 1})
+    assert await platform.query("select reason from caudal.dead_letter") == "unreadable"
+
+
 async def test_an_unknown_hook_is_not_there(platform: Platform) -> None:
     await ready(platform)
     body = inbound()

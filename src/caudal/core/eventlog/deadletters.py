@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 
-from caudal.core.eventlog.port import Connection, EventLog, Outgoing, Poison, Record
+from caudal.core.eventlog.append import CHANNEL, append
+from caudal.core.eventlog.port import Connection, Outgoing, Poison, Record
 
 PREFIX = "log:"
 
@@ -19,14 +21,15 @@ select (select id from caudal.tenant where name = $1), $1, $2, $3, $4, $5, $6, '
 where not exists (select from caudal.dead_letter where digest = $7 and topic = $2 and pointer = $6)
 """
 
-OPEN = """
-select topic, payload, pointer from caudal.dead_letter
-where id = $1 and status = 'open' and topic like 'log:%' for update
+CHOSEN = """
+select id, topic, pointer, coalesce(fixed_payload, payload) as payload from caudal.dead_letter
+where id = any($1::bigint[]) and status = 'open' and format = 'log' and ($2::text is null or tenant_name = $2)
+order by id for update
 """
-
-
+KNOWN = "select name from caudal.log_topic where name = any($1)"
 SETTLE = """
-update caudal.dead_letter set status = 'replayed', settled_at = now(), settled_by = $2 where id = $1
+update caudal.dead_letter set status = 'replayed', settled_at = now(), settled_by = $2
+where id = any($1::bigint[])
 """
 
 
@@ -34,10 +37,14 @@ class _Envelope(msgspec.Struct):
     tenant: str | None = None
 
 
+class _Place(msgspec.Struct):
+    key: str
+
+
 def _tenant(value: bytes) -> str | None:
     try:
         return msgspec.json.decode(value, type=_Envelope).tenant
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -58,15 +65,40 @@ async def bury(connection: Connection | asyncpg.Pool[Any], record: Record, error
     )  # fmt: skip
 
 
-async def replay(log: EventLog, connection: Connection, number: int, by: str) -> bool:
-    """Put dead letter `number` back on its topic under its key; false when it is not an open one of the log.
+class PutBack(NamedTuple):
+    """What became of one letter: back on its topic, or why not, and then it stays open."""
 
-    Within the caller's transaction; call `log.announce` after the commit.
+    id: int
+    problem: str | None
+
+
+async def replay(
+    connection: Connection, numbers: Sequence[int], *, by: str, tenant: str | None = None
+) -> list[PutBack]:
+    """Put records back at the end of their topics under their keys, the oldest first, as corrected.
+
+    Numbers that are no open letters of the log (of `tenant`, where given) are left out of the answer. What is
+    poison still becomes a letter of its own again. Within the caller's transaction; consumers are woken by
+    its commit. With either log: publishing writes to PostgreSQL, from where the relay takes it to Kafka.
     """
-    row = await connection.fetchrow(OPEN, number)
-    if row is None:
-        return False
-    key = msgspec.json.decode(row["pointer"])["key"]
-    await connection.execute(SETTLE, number, by)
-    await log.publish([Outgoing(row["topic"].removeprefix(PREFIX), key, row["payload"])], connection)
-    return True
+    rows = await connection.fetch(CHOSEN, sorted(set(numbers)), tenant)
+    names = {row["topic"].removeprefix(PREFIX) for row in rows}
+    known = {row["name"] for row in await connection.fetch(KNOWN, list(names))}
+    done: list[PutBack] = []
+    out: list[Outgoing] = []
+    for row in rows:
+        topic = row["topic"].removeprefix(PREFIX)
+        try:
+            key = msgspec.json.decode(row["pointer"], type=_Place).key
+        except msgspec.MsgspecError:
+            key = None
+        if key is None or topic not in known:
+            done.append(PutBack(row["id"], f"The log has no topic {topic}, or the letter names no key."))
+            continue
+        out.append(Outgoing(topic, key, row["payload"]))
+        done.append(PutBack(row["id"], None))
+    await append(connection, out)
+    await connection.execute(SETTLE, [one.id for one in done if one.problem is None], by)
+    for topic in sorted({record.topic for record in out}):
+        await connection.execute("select pg_notify($1, $2)", CHANNEL, topic)
+    return done

@@ -20,7 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 from caudal.core import logs
 from caudal.core.errors import Unavailable
 from caudal.core.eventlog.kafka_consumer import KafkaConsumer
-from caudal.core.eventlog.port import Connection, Consumer, Outgoing, PartitionLost, Record, Topic
+from caudal.core.eventlog.port import Connection, Consumer, Outgoing, Partition, PartitionLost, Record, Topic
 from caudal.core.eventlog.postgres import PostgresLog
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.eventlog.worker import pause, positions
@@ -95,6 +95,9 @@ class KafkaLog:
         """Drop from the outbox what Kafka has had for long enough; returns how many records."""
         return await self._outbox.trim(limit)
 
+    async def backlog(self) -> dict[Partition, int]:
+        return {} if self._relay is None else await self._relay.lag()
+
     async def ping(self) -> None:
         await self._outbox.ping()
         assert self._admin is not None
@@ -126,6 +129,10 @@ class _Relay:
     async def start(self) -> None:
         self._consumer = await self._outbox.subscribe(self._topics, RELAY_GROUP)
         self._task = asyncio.create_task(self._run(self._consumer), name="kafka relay")
+
+    async def lag(self) -> dict[Partition, int]:
+        """Records of the outbox that Kafka has not acknowledged, of the partitions carried here."""
+        return {} if self._consumer is None else await self._consumer.lag()
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -152,6 +152,13 @@ class EventLog(Protocol):
         """Join `group`; a group that reads a topic for the first time begins with the oldest record."""
         ...
 
+    async def backlog(self) -> dict[Partition, int]:
+        """Records published that are still on their way to where consumers read, as far as carried here.
+
+        Empty for a log that consumers read where it is published. Asked of the log, not guessed.
+        """
+        ...
+
     async def ping(self) -> None:
         """Really contact what this log rests on. Raises Unavailable."""
         ...

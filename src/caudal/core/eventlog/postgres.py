@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,12 +13,12 @@ import asyncpg
 
 from caudal.core import logs
 from caudal.core.errors import Unavailable
+from caudal.core.eventlog.append import CHANNEL, append
 from caudal.core.eventlog.port import Connection, Consumer, Outgoing, Partition, PartitionLost, Record, Topic
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.eventlog.wake import Announcer, Listener
 
 log = logs.get("log")
-CHANNEL = "caudal_log"
 # How long a consumer sleeps at most when nothing wakes it.
 LOOK = 1.0
 LOST_TOUCH = (
@@ -91,12 +90,7 @@ class PostgresLog:
                 await self.publish(records, own)
             self.announce(*{record.topic for record in records})
             return
-        # By topic in one order for everybody: no two publishers hold what the other waits for.
-        for topic, group in groupby(sorted(records, key=lambda r: r.topic), key=lambda r: r.topic):
-            same = list(group)
-            await connection.execute(
-                "select caudal.log_append($1, $2, $3)", topic, [r.key for r in same], [r.value for r in same]
-            )
+        await append(connection, records)
 
     def announce(self, *topics: str) -> None:
         for topic in topics:
@@ -131,6 +125,9 @@ class PostgresLog:
         unread = timedelta(days=self._settings.log_keep_unread_days)
         gone: int = await self._pool.fetchval("select caudal.log_trim($1, $2, $3)", keep, unread, limit)
         return gone
+
+    async def backlog(self) -> dict[Partition, int]:
+        return {}
 
     async def ping(self) -> None:
         try:

@@ -191,6 +191,9 @@ grant execute on function caudal.log_ensure(text, int), caudal.log_append(text, 
   caudal.log_commit(text, uuid, smallint[], smallint[], bigint[], bigint[]),
   caudal.log_trim(interval, interval, int) to caudal_messaging;
 grant execute on function caudal.log_ensure(text, int), caudal.log_append(text, text[], bytea[]) to caudal_app;
+-- Who puts dead letters back.
+grant execute on function caudal.log_append(text, text[], bytea[]) to caudal_ingest;
+grant select on caudal.log_topic to caudal_ingest;
 -- What the API asks to know that the log is there.
 grant select on caudal.log_topic to caudal_app;
 grant select on caudal.log_topic, caudal.log_partition, caudal.log_record, caudal.log_group, caudal.log_member

@@ -12,6 +12,8 @@ create table caudal.conversation (
   message_count bigint not null default 0,
   created_at timestamptz not null default now(),
   last_message_at timestamptz,
+  -- Begun by somebody who wrote to us from outside, and named by their address.
+  inbound boolean not null default false,
   unique (tenant_id, name)
 ) with (fillfactor = 70);
 

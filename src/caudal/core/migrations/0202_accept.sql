@@ -74,11 +74,12 @@ begin
     order by c.id for no key update;
   if exists (select from unnest(p_keys) k where k is not null) then
     select array_agg(coalesce(i.outcome, case when m.id is null then null
-        when (m.content, m.conversation_id, m.recipient) is distinct from (i.content, i.conv, i.recipient) then 'key_reused'
+        when (m.content, m.conversation_id, m.recipient, m.file_id)
+          is distinct from (i.content, i.conv, i.recipient, i.file) then 'key_reused'
         else 'repeated' end) order by i.ord)
       into outcomes
-      from unnest(outcomes, p_keys, p_senders, p_contents, convs, p_recipients) with ordinality
-        i(outcome, key, sender, content, conv, recipient, ord)
+      from unnest(outcomes, p_keys, p_senders, p_contents, convs, p_recipients, p_files) with ordinality
+        i(outcome, key, sender, content, conv, recipient, file, ord)
       left join caudal.message m on m.tenant_id = tenant and m.sender = i.sender and m.idempotency_key = i.key;
   end if;
 

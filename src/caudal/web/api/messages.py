@@ -11,10 +11,12 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, Quer
 
 from caudal.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from caudal.messaging import conversations, topics
-from caudal.messaging.accept import USERNAME, Acceptor, Submission, address_of, check_name
-from caudal.messaging.conversations import Conversation, DeliveryView, Message
-from caudal.messaging.deliveries import Deliveries, milliseconds
+from caudal.messaging.accept import Acceptor, Submission, check_name
+from caudal.messaging.addresses import USERNAME, address_of
+from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.lattice import State
+from caudal.messaging.records import milliseconds
+from caudal.messaging.views import Conversation, DeliveryView, Message
 from caudal.registry.permissions import Action
 from caudal.registry.principal import Principal
 from caudal.web import pages
@@ -187,6 +189,7 @@ async def history(
     conversation_id: FromPath[str],
     principal: Caller,
     door: Database,
+    deliveries: Given[Deliveries],
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX, description="How many at most")] = 50,
     offset: Annotated[int, QueryParameter(ge=0, le=2**53, description="How many to pass over")] = 0,
     order: FromQuery[Literal["asc", "desc"]] = "asc",
@@ -194,9 +197,14 @@ async def history(
     """Messages of a conversation, in the order they were accepted; with `order=desc` the latest first."""
     check_name(conversation_id)
     async with door.read() as connection:
-        messages = await conversations.history(
+        messages, fresh = await conversations.history(
             connection, conversation_id, party(principal), limit, offset, newest_first=order == "desc"
         )
+    if fresh:
+        # Who reads the history has got what is in it.
+        async with door.write() as connection:
+            after = await deliveries.arrived_in(connection, principal.tenant_id, party(principal), fresh)
+        after()
     return History(conversation_id, messages, Pagination(limit, offset, len(messages)))
 
 

@@ -13,6 +13,7 @@ from caudal.core.errors import CaudalError, Conflict, InvalidInput
 from caudal.messaging import conversations as service
 from caudal.messaging.accept import Acceptor, check_name
 from caudal.messaging.deliveries import Deliveries
+from caudal.messaging.views import DeliveryView, Message
 from caudal.registry.permissions import Action
 from caudal.web.api import messages as messages_api
 from caudal.web.api.messages import party
@@ -34,10 +35,10 @@ from caudal.person p where p.id::text = any($1)
 
 async def _thread(
     connection: Any, name: str, who: str, offset: int
-) -> tuple[list[service.Message], dict[str, str], dict[str, list[service.DeliveryView]], list[str]]:
+) -> tuple[list[Message], dict[str, str], dict[str, list[DeliveryView]], list[str]]:
     """A page of messages (oldest first), names of people, deliveries by message, and who takes part."""
     conversation = await service.find(connection, name, who)
-    messages = await service.history(connection, name, who, PAGE, offset, newest_first=True)
+    messages, _ = await service.history(connection, name, who, PAGE, offset, newest_first=True)
     messages.reverse()
     parts = [
         row["who"]
@@ -47,7 +48,7 @@ async def _thread(
     ]
     people = {message.sender_id for message in messages} | set(parts)
     names = {row["who"]: row["name"] for row in await connection.fetch(_NAMES, sorted(people))}
-    deliveries: dict[str, list[service.DeliveryView]] = {}
+    deliveries: dict[str, list[DeliveryView]] = {}
     for row in await connection.fetch(
         f"{service.DELIVERIES} where d.message_id = any($1::uuid[]) order by d.id",
         [UUID(message.message_id) for message in messages],

@@ -12,6 +12,8 @@ CASES: dict[str, dict[str, Any]] = {
     "GET /v1/messages/{message_id}/deliveries": {},
     "GET /v1/conversations": {},
     "GET /v1/conversations/{conversation_id}/messages": {"query": {"offset": "0"}},
+    "GET /api/conversations/unclaimed": {},
+    "POST /api/conversations/{conversation_id}/join": {},
     "GET /api/deliveries": {"query": {"state": "failed", "channel": "whatsapp"}},
     "POST /api/deliveries/{delivery_id}/resend": {},
     "POST /v1/groups": {"body": {"name": "g", "initial_members": ["{user_id}"]}},
