@@ -31,6 +31,9 @@ from caudal.telemetry.topics import TEMPLATES
 
 log = logs.get("doors")
 
+READY_SECONDS = 5.0
+"""How long a start waits for the broker's word."""
+
 
 class IngestParts(msgspec.Struct):
     """What a door needs of ingest. `connect` opens a connection beside the pool's."""
@@ -155,6 +158,13 @@ async def open_subscriber(
         identity.release()
 
     life.on_stop("subscriber", stop)
+    # What is published before there is a subscription, a broker forgets: ready is who has one. A broker that
+    # is away is waited for all the same, for as long as it takes.
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await subscriber.online.wait()
+    except TimeoutError:
+        log.warning("the broker does not let us subscribe yet; trying on", error=subscriber.last_error)
     _dispatch(life, made, BrokerPublisher(subscriber), access_rules(made.pipeline))
     return subscriber
 
