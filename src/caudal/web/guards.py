@@ -51,19 +51,19 @@ class Gate:
             raise
         wait = self._tenants.take(known.principal.tenant_id, rate=known.rate)
         if wait:
-            await self._hold(wait)
+            await self._hold()
             raise RateLimited("Your tenant's requests a second are used up. Wait a moment.", retry_after=wait)
         return known
 
-    async def _hold(self, wait: float) -> None:
+    async def _hold(self) -> None:
         """Let a refusal wait, so that who comes again at once cannot keep us busy with refusing.
 
-        Somebody whose requests follow each other on a few connections is slowed to what they may do.
+        As long as the least `Retry-After` that we say: fifty connections are fifty refusals a second.
         """
         if self._held < HELD_MAX:
             self._held += 1
             try:
-                await asyncio.sleep(min(wait, HOLD_SECONDS))
+                await asyncio.sleep(HOLD_SECONDS)
             finally:
                 self._held -= 1
 
