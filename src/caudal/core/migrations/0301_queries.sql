@@ -213,11 +213,19 @@ begin
     )
     select t.* from tail t
     union all
+    -- The rollups say when; the sample itself says what: they hold a truth as a word, and no quality. Where retention
+    -- has taken the sample, their word has to do.
     select k.id, greatest(k.last_ts, k.state_last_ts),
-           case when k.state_last_ts is null or k.last_ts > k.state_last_ts then k.last_v end,
-           null::boolean,
-           case when k.last_ts is null or k.state_last_ts > k.last_ts then k.state_last end, null::smallint
-    from kept k where greatest(k.last_ts, k.state_last_ts) is not null;
+           case when s.ts is not null then s.v_num
+                when k.state_last_ts is null or k.last_ts > k.state_last_ts then k.last_v end,
+           s.v_bool,
+           case when s.ts is not null then s.v_text
+                when k.last_ts is null or k.state_last_ts > k.last_ts then k.state_last end,
+           s.qual
+    from kept k
+    left join lateral (select x.ts, x.v_num, x.v_bool, x.v_text, x.qual from caudal.sample x
+                       where x.series = k.id and x.ts = greatest(k.last_ts, k.state_last_ts)) s on true
+    where greatest(k.last_ts, k.state_last_ts) is not null;
 end $$;
 
 -- The usable numbers next to an instant: the last one before it and the first one from it on.
