@@ -41,6 +41,9 @@ PAGES = {
     "tenants": "/console/tenants",
     "nothing": "/console/nowhere",
 }
+# Of the tenant that runs the installation.
+INSTALLATION = {"installation": "/console/operations", "all-tenants": "/console/installation/tenants",
+                "one-tenant": "/console/installation/tenants/1"}  # fmt: skip
 STRANGERS = {"sign-in": "/console/sign-in", "forgotten": "/console/forgotten", "reset": "/reset",
              "invitation": "/invitation"}  # fmt: skip
 LAPTOP, PHONE = (1280, 800), (390, 844)
@@ -95,9 +98,9 @@ def test_pages_are_accessible_and_fit(
     """No serious finding of axe, nothing wider than the screen, one heading; a picture of each to look at."""
     language, theme, width, height = look
     options = {"locale": language, "color_scheme": theme, "viewport": {"width": width, "height": height}}
-    insider, stranger = window("ana", **options), window(**options)
+    insider, root, stranger = window("ana", **options), window("root_1", **options), window(**options)
     wrong: dict[str, list[str]] = {}
-    for who, pages in ((insider, PAGES), (stranger, STRANGERS)):
+    for who, pages in ((insider, PAGES), (root, INSTALLATION), (stranger, STRANGERS)):
         for name, address in pages.items():
             page = who.go(address.format(**places))
             who.settle()

@@ -182,7 +182,7 @@ async def send_command(
                 connection, principal, "command.sent", f"device:{device_id}", name=made.name,
                 cmd_id=made.cmd_id,
             )  # fmt: skip
-    return view.go(f"/console/devices/{device_id}?span={history.span(request.query_params)[0]}#commands")
+    return view.go(f"/console/devices/{device_id}", done="command_sent", part="commands")
 
 
 @get("/devices/{device_id:int}/raw", guards=[requires(Action.TELEMETRY_READ)])

@@ -164,10 +164,16 @@ class View:
                 return self.go(entry.address)
         return self.page("nothing_yet.html", section="overview")
 
-    def go(self, address: str, done: str | None = None) -> Response[str]:
-        """Send the browser elsewhere after a form; `done` names what was done (key `done.…`)."""
+    def go(self, address: str, done: str | None = None, *, part: str = "") -> Response[str]:
+        """Send the browser elsewhere after a form; `done` names what was done (key `done.…`).
+
+        `part` of the page is scrolled to. Give `done` with it: to an address that differs from the present
+        one in its part alone, a browser would go without asking us anew.
+        """
         if done:
             address += ("&" if "?" in address else "?") + f"done={done}"
+        if part:
+            address += f"#{part}"
         if self.htmx:
             return Response("", headers={**HEADERS, "hx-redirect": address})
         return Response("", status_code=303, headers={**HEADERS, "location": address})

@@ -11,10 +11,12 @@
   const palette = () => [colour("--accent"), "#c2571a", "#7a5bd0", "#3c8f3c", "#c0397a"];
 
   const axes = (extra) => {
-    const common = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+    // In proportion to the page's own letters, which are larger on a wall.
+    const letter = 0.75 * parseFloat(getComputedStyle(root).fontSize);
+    const common = { font: `${letter}px system-ui, sans-serif`, stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     return [
-      { ...common, size: 32, grid: { show: false }, ...extra },
-      { ...common, size: 62, values: (_, splits) => splits.map((value) => numbers.format(value)) },
+      { ...common, size: 20 + letter, grid: { show: false }, ...extra },
+      { ...common, size: 14 + 4 * letter, values: (_, splits) => splits.map((value) => numbers.format(value)) },
     ];
   };
 
@@ -160,7 +162,17 @@
         const given = await answer.json();
         if (!given.t.length) tell(place.dataset.empty);
         else if (!given.series.some((one) => one.values.some((value) => value != null))) tell(place.dataset.words || place.dataset.empty);
-        else draw(place, given);
+        else {
+          draw(place, given);
+          // What was left out or coarsened; the service says it in English.
+          given.notes.forEach((words) => {
+            const line = document.createElement("p");
+            line.className = "hint";
+            line.lang = "en";
+            line.textContent = words;
+            place.after(line);
+          });
+        }
       } catch {
         tell(document.body.dataset.network, true);
       }

@@ -91,8 +91,12 @@
   // one press is one deed: until the answer is there, and the page it leads to, the form's buttons rest
   const resting = (elt, yes) => [elt, ...$$("button", elt)].forEach((one) => one.matches("button") && (one.disabled = yes));
   document.addEventListener("htmx:beforeRequest", (event) => {
-    const { elt, requestConfig } = event.detail;
-    if (requestConfig.verb === "get") return;
+    const { elt, requestConfig, target } = event.detail;
+    if (requestConfig.verb === "get") {
+      // A list that is being looked for is pale, and says so to screen readers.
+      if (!polls(elt)) target.setAttribute("aria-busy", "true");
+      return;
+    }
     if (elt.dataset.busy) event.preventDefault();
     else {
       elt.dataset.busy = "yes";
@@ -101,7 +105,8 @@
     }
   });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
-    const { elt, xhr, requestConfig } = detail;
+    const { elt, xhr, requestConfig, target } = detail;
+    if (target) target.removeAttribute("aria-busy");
     if (!requestConfig || requestConfig.verb === "get" || (xhr && xhr.getResponseHeader("hx-redirect"))) return;
     delete elt.dataset.busy;
     elt.removeAttribute("aria-busy");

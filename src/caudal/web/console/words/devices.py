@@ -160,6 +160,10 @@ WORDS = {
         "incremento já é o consumo do intervalo; estado é texto ou liga/desliga.",
     ),
     "done.saved": ("Saved.", "Salvo."),
+    "done.command_sent": (
+        "Sent. Its outcome appears below.",
+        "Comando enviado. O resultado aparece abaixo.",
+    ),
     "done.revoked": ("All passwords were ended.", "Senhas revogadas."),
     "quarantine.hint": (
         "Devices that came unannounced. What they send is held until somebody claims them; nothing is lost.",
