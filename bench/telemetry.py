@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,86 +16,14 @@ import asyncpg
 
 from bench import stack
 from bench.baseline import copy_rate
+from bench.doors import mosquitto, null, port_of, publish, start_publisher
+from bench.first_row import demo
 from bench.load import payload
-from caudal.core.postgres import EmbeddedPostgres, free_port
-from caudal.core.supervisor import Child, child_environ
+from caudal.core.postgres import EmbeddedPostgres
 from caudal.mqtt import packets as pk
 from caudal.mqtt.loadclient import LoadFleet, Message
 
 Row = dict[str, Any]
-_epoch = iter(range(1, 10_000))
-
-
-def next_at() -> int:
-    """Instants that no other measurement of this run uses: a minute further back each time."""
-    return time.time_ns() // 1000 - next(_epoch) * 60_000_000
-
-
-def port_of(child: Child) -> int:
-    return int(child.endpoints["mqtt_url"].rsplit(":", 1)[1])
-
-
-async def start_publisher(
-    port: int, *, messages: int, points: int, tag: str, connections: int = 8, tenant: str = "bench"
-) -> asyncio.subprocess.Process:
-    """The load generator, as a process of its own; it says `ready` when all is encoded, then publishes."""
-    arguments = {
-        "port": port, "messages": messages, "points": points, "connections": connections, "tag": tag,
-        "at": next_at(), "tenant": tenant,
-    }  # fmt: skip
-    words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.load", *words,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-
-
-async def publish(port: int, *, messages: int, points: int, tag: str, tenant: str = "bench") -> Row:
-    """Publish all of it; returns what the load generator measured."""
-    process = await start_publisher(port, messages=messages, points=points, tag=tag, tenant=tenant)
-    out, errors = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError(f"the load generator failed: {errors.decode()}")
-    result: Row = json.loads(out)
-    return result
-
-
-@asynccontextmanager
-async def null(kind: str, **environ: str) -> AsyncIterator[Child]:
-    """A door that stores nothing, as a process."""
-    with tempfile.TemporaryDirectory(prefix="caudal-bench-log-") as folder:
-        child = Child(kind, ("bench.null", kind), child_environ(os.environ, **environ), Path(folder) / "log")
-        try:
-            await child.start()
-            yield child
-        finally:
-            await child.stop()
-
-
-@asynccontextmanager
-async def mosquitto() -> AsyncIterator[int]:
-    """Mosquitto on a free port, without a bound on its queues; yields the port."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="caudal-bench-mosquitto-") as folder:
-        config = Path(folder) / "mosquitto.conf"
-        config.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n"
-            "max_queued_messages 0\nmax_queued_bytes 0\nlog_dest none\n"
-        )
-        binary = "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else "mosquitto"
-        process = await asyncio.create_subprocess_exec(binary, "-c", str(config))
-        try:
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.02)
-            yield port
-        finally:
-            process.terminate()
-            await process.wait()
 
 
 async def throughput(server: EmbeddedPostgres, points: int, messages: int, rounds: int = 3) -> list[Row]:
@@ -282,58 +208,67 @@ async def _visible(
             await asyncio.sleep(0.0005)
         taken.append(time.perf_counter() - began)
         await client.finished()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
     await fleet.close()
     await connection.close()
     return taken
 
 
-async def flood(server: EmbeddedPostgres, messages: int, seconds: float = 8) -> Row:
-    """A quiet tenant's publish to row, alone and while another publishes as fast as it can."""
+async def flood(server: EmbeddedPostgres, messages: int, seconds: float = 15) -> Row:
+    """A quiet tenant's publish to row, alone and while another publishes as fast as it can.
+
+    Alone before and after, so that whatever else changes meanwhile is in both.
+    """
     async with stack.ingest(server.url) as child:
         port = port_of(child)
         await publish(port, messages=1600, points=10, tag="flood", tenant="flooder")
-        await _visible(server.url, port, 1)
-        alone = await _visible(server.url, port, seconds)
+        await _visible(server.url, port, 2)
+        alone = await _visible(server.url, port, seconds / 2)
         # From a process of its own: what shares the probe's loop would be measured with it.
         process = await start_publisher(port, messages=messages, points=10, tag="flood", tenant="flooder")
         assert process.stderr is not None
         await process.stderr.readuntil(b"ready")
         flooded = await _visible(server.url, port, seconds, stop=process)
         out, _ = await process.communicate()
+        await asyncio.sleep(1)
+        alone += await _visible(server.url, port, seconds / 2)
     quiet, busy = _percentiles(alone), _percentiles(flooded)
     done = json.loads(out)
     return {
         "what": "a quiet tenant's publish to row, alone and beside a flooding one",
         "alone_ms": quiet,
+        "alone_samples": len(alone),
         "flooded_ms": busy,
+        "flooded_samples": len(flooded),
         "p99_ratio": round(busy["p99"] / quiet["p99"], 2),
+        "flood_messages": done["messages"],
         "flood_messages_per_second": round(done["messages"] / done["seconds"]),
-        "samples": len(flooded),
     }
 
 
 async def fleet_of(server: EmbeddedPostgres, devices: int = 15_000, seconds: float = 20) -> Row:
-    """Connected devices that each publish once a second."""
+    """Connected devices that each publish once a second, after five seconds of it that are not counted."""
     async with stack.ingest(server.url) as child:
-        fleet = LoadFleet("127.0.0.1", port_of(child), _connects("f", devices), keep=False, window=20)
-        await fleet.open()
-        sources = [_source(f"f{n:05d}", 3) for n in range(devices)]
-        # Every device once, so that registering them is not part of what follows.
-        await fleet.run([iter([next(source)]) for source in sources], patience=60)
-        fleet.totals.latencies.__init__()  # type: ignore[misc]
-        sent, began, before = fleet.totals.sent, time.perf_counter(), stack.cpu(child.pid or 0)
-        await fleet.run(sources, rate=devices, seconds=seconds)
-        passed = time.perf_counter() - began
-        busy = (stack.cpu(child.pid or 0) - before) / passed
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.fleet", "--port", str(port_of(child)), "--devices", str(devices),
+            "--seconds", str(seconds),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        await process.stderr.readuntil(b"ready")
+        began, before = time.perf_counter(), stack.cpu(child.pid or 0)
+        out, errors = await process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"the fleet failed: {errors.decode()}")
+        busy = (stack.cpu(child.pid or 0) - before) / (time.perf_counter() - began)
         now, peak = stack.memory(child.pid or 0)
-        await fleet.close()
-    acks = fleet.totals.latencies
+    found: Row = json.loads(out)
     return {
         "what": f"{devices} devices, each once a second, 3 points a message",
-        "messages_per_second": round((fleet.totals.sent - sent) / passed),
-        "puback_ms": {f"p{p}": round(acks.percentile(p / 100) * 1000, 1) for p in (50, 95, 99)},
-        "unacknowledged": fleet.totals.unacked,
+        "messages_per_second": round(found["messages"] / found["seconds"]),
+        "puback_ms": found["puback_ms"],
+        "sent_late_ms": found["late_ms"],
+        "unacknowledged": found["unacknowledged"],
         "core_share": round(busy, 2),
         "memory_mb": round(now),
         "memory_peak_mb": round(peak),
@@ -383,17 +318,28 @@ async def run(quick: bool) -> list[Row]:
         for share in (20, 80):
             rows.append(await latency(server, full * share / 100, share, seconds=4 if quick else 12))
             print(rows[-1], flush=True)
-        rows.append(await flood(server, 30_000 if quick else 400_000, seconds=3 if quick else 10))
+        rows.append(await flood(server, 30_000 if quick else 600_000, seconds=3 if quick else 15))
         print(rows[-1], flush=True)
+        rows.append(await _ledger(server, "ledger of the run so far"))
+    # Each in a database of its own: what came before, and a tenant's bound on series, would be measured too.
+    async with stack.database() as server:
         rows.append(await fleet_of(server, 3_000 if quick else 15_000, seconds=5 if quick else 20))
         print(rows[-1], flush=True)
+        rows.append(await _ledger(server, "ledger of the fleet"))
+    async with stack.database() as server:
         rows.append(await outage(server, seconds=3 if quick else 10))
         print(rows[-1], flush=True)
-        control = await asyncpg.connect(server.url)
-        counts = await control.fetchrow(
-            "select sum(received) as received, sum(stored) as stored, sum(duplicates) as duplicates,"
-            " sum(dead) as dead, sum(held) as held, sum(empty) as empty from caudal.ledger"
-        )
-        rows.append({"what": "ledger of the run", **{key: int(value) for key, value in counts.items()}})
-        await control.close()
+        rows.append(await _ledger(server, "ledger of the outage"))
+    rows.append(await demo())
+    print(rows[-1], flush=True)
     return rows
+
+
+async def _ledger(server: EmbeddedPostgres, what: str) -> Row:
+    control = await asyncpg.connect(server.url)
+    counts = await control.fetchrow(
+        "select sum(received) as received, sum(stored) as stored, sum(duplicates) as duplicates,"
+        " sum(dead) as dead, sum(held) as held, sum(empty) as empty from caudal.ledger"
+    )
+    await control.close()
+    return {"what": what, **{key: int(value) for key, value in dict(counts or {}).items()}}

@@ -18,6 +18,7 @@ with atheris.instrument_imports(include=["caudal.mqtt"]):
     from caudal.mqtt.codes import MqttError
     from caudal.mqtt.ports import Counters, Inbound
     from caudal.mqtt.stream import PacketStream
+    from caudal.mqtt.turns import Turns
     from caudal.mqtt.wheel import Wheel
     from caudal.mqtt.wire import Reader
 
@@ -28,7 +29,7 @@ class Collector(PacketStream):
     """Reads a stream and decodes all of it, as an endpoint would."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(Wheel(), Counters(), LIMIT)
+        super().__init__(Wheel(), Turns(), Counters(), LIMIT)
         self.version = version
         self.publishing = True
         self.max_aliases = 4
@@ -49,6 +50,9 @@ class Collector(PacketStream):
 
     def hold(self, size: int) -> None:
         raise AssertionError("the gate is open")
+
+    def wait_turn(self, size: int) -> None:
+        self.proceed()
 
     def deliver(self, batch: list[Inbound], size: int) -> None:
         self.found += [(m.topic, m.payload, m.qos, m.retain, m.dup, m.packet_id, m.props) for m in batch]

@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caudal.mqtt import packets as pk
-from caudal.mqtt.codec import encode
+from caudal.mqtt.codec import encode, encode_publish
 from caudal.mqtt.codes import MqttError, Reason
 from caudal.mqtt.ports import Counters, Inbound
 from caudal.mqtt.properties import Properties
 from caudal.mqtt.stream import PacketStream
+from caudal.mqtt.turns import WAITING_MAX, Turns
 from caudal.mqtt.wheel import Wheel
 
 
 class Collector(PacketStream):
     def __init__(self, version: int, limit: int = 1 << 20) -> None:
-        super().__init__(Wheel(), Counters(), limit)
+        super().__init__(Wheel(), Turns(), Counters(), limit)
         self.version = version
         self.publishing = True
         self.max_aliases = 4
@@ -29,6 +30,7 @@ class Collector(PacketStream):
         self.error: MqttError | None = None
         self.asked: list[str] = []
         self.is_open = True
+        self.waits: list[int] = []
 
     def admit(self, topic: str) -> bool:
         self.asked.append(topic)
@@ -42,6 +44,9 @@ class Collector(PacketStream):
 
     def gate(self) -> bool:
         return self.is_open
+
+    def wait_turn(self, size: int) -> None:
+        self.waits.append(size)
 
     def hold(self, size: int) -> None:
         assert size > 0
@@ -174,3 +179,28 @@ def test_topic_aliases() -> None:
     for topic, alias in [("a", 1), ("b", 2), ("", 1), ("c", 1), ("", 1), ("", 2)]:
         collector.data_received(encode(pk.Publish(topic, b"", props=Properties(topic_alias=alias)), 5))
     assert [m.topic for m in collector.messages] == ["a", "b", "a", "c", "c", "b"]
+
+
+def test_a_large_chunk_is_read_in_turns_and_in_order() -> None:
+    packets = [encode_publish(f"t/{n % 7}", bytes(500), 1, n, 4) for n in range(1, 402)]
+    stream = Collector(4)
+    stream.data_received(b"".join(packets[:-1]))
+    assert stream.stopped
+    assert 0 < len(stream.messages) < 80
+    stream.data_received(packets[-1])  # behind what waits
+    turns = 0
+    while stream.waiting:
+        turns += 1
+        # What is said to wait is what bounds memory; all but the first were told before the last one came.
+        assert stream.waits[-1] == stream.waiting - (len(packets[-1]) if turns == 1 else 0)
+        stream.proceed()
+    assert [message.packet_id for message in stream.messages] == list(range(1, 402))
+    assert turns > 4
+
+
+def test_beyond_a_bound_of_waiting_bytes_chunks_are_read_whole() -> None:
+    stream = Collector(4)
+    stream.turns.bytes = WAITING_MAX
+    stream.data_received(b"".join(encode_publish("t", bytes(500), 1, n, 4) for n in range(1, 401)))
+    assert not stream.stopped
+    assert len(stream.messages) == 400

@@ -14,6 +14,7 @@ from caudal.mqtt.broker import BrokerError
 from caudal.mqtt.codec import encode
 from caudal.mqtt.codes import Reason
 from caudal.mqtt.identity import WorkerIdentity
+from caudal.mqtt.ports import settle
 from caudal.mqtt.settings import SubscriberSettings
 from caudal.mqtt.subscriber import TAKEN_OVER_PAUSE, Subscriber
 
@@ -284,6 +285,35 @@ async def test_a_broker_that_falls_silent_is_left(subscribe: Any) -> None:
         while subscriber.last_error is None:
             await asyncio.sleep(0.01)
     assert "KEEP_ALIVE_TIMEOUT" in subscriber.last_error
+    await subscriber.close()
+    server.close()
+
+
+async def test_acknowledgements_keep_the_order_of_the_messages(subscribe: Any, sink: Any) -> None:
+    acks: asyncio.Queue[int] = asyncio.Queue()
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"worker-1")
+        writer.write(encode(pk.Connack(False, 0), 5))
+        await reader.readuntil(b"traksense/#")
+        await reader.readexactly(1)  # its options
+        writer.write(encode(pk.Suback(1, [1]), 5))
+        for number in (7, 3, 5, 4):
+            writer.write(encode(pk.Publish("traksense/a", b"x", 1, packet_id=number), 5))
+        while (packet := await reader.read(4)) and packet[0] == 0x40:
+            acks.put_nowait(packet[3])
+        writer.close()
+
+    sink.automatic = False
+    server = await asyncio.start_server(broker, "127.0.0.1", 0)
+    subscriber = await subscribe(server.sockets[0].getsockname()[1])
+    await sink.wait(4)
+    seven, three, five, four = sink.messages
+    settle([four, three])
+    settle([seven])
+    assert [await acks.get() for _ in range(2)] == [7, 3]
+    settle([five])
+    assert [await acks.get() for _ in range(2)] == [5, 4]
     await subscriber.close()
     server.close()
 

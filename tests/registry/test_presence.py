@@ -143,3 +143,36 @@ async def test_collector_keeps_what_it_could_not_write(
     await collector._pool.close()
     async with tenant_transaction(app_pool, "acme") as c:
         assert (await devices.get(c, device)).presence == "online"
+
+
+async def test_who_talks_all_the_time_is_written_now_and_then(
+    ingest_pool: Pool, pool: Pool, device: int
+) -> None:
+    collector = presence.Presence(ingest_pool)
+    now = int(ago(10).timestamp() * 1e6)
+    seen = "select last_heard from caudal.device where id = $1"
+    collector.hear({device: now})
+    await collector.flush()
+    first = await pool.fetchval(seen, device)
+    collector.hear({device: now + 1_000_000})
+    await collector.flush()
+    assert await pool.fetchval(seen, device) == first
+    # Kept, not forgotten: the last it said is written in its turn, at the latest when ingest stops.
+    await collector.close()
+    assert (await pool.fetchval(seen, device) - first).total_seconds() == 1
+
+
+async def test_a_short_heartbeat_is_written_each_time(ingest_pool: Pool, pool: Pool, device: int) -> None:
+    await pool.execute(
+        "with p as (insert into caudal.profile(tenant_id, name, heartbeat_seconds)"
+        " select tenant_id, 'hasty', 5 from caudal.device where id = $1 returning id)"
+        " update caudal.device set profile_id = p.id from p where caudal.device.id = $1",
+        device,
+    )
+    collector = presence.Presence(ingest_pool)
+    for second in (3, 2, 1):
+        at = ago(second)
+        collector.hear({device: int(at.timestamp() * 1e6)})
+        await collector.flush()
+        found = await pool.fetchval("select last_heard from caudal.device where id = $1", device)
+        assert abs((found - at).total_seconds()) < 0.001

@@ -16,6 +16,8 @@ from caudal.telemetry.decode import FORMATS, decode, parse
 from caudal.telemetry.fields import Context
 from caudal.telemetry.formats import v1
 from caudal.telemetry.model import NAME_MAX, TEXT_MAX, UNIT_MAX, Decoded, Fault, Limits, Match, Reason, Reject
+from caudal.telemetry.rows import NO_META, head, pack_double
+from caudal.telemetry.rows import times as pack_times
 from caudal.telemetry.timestamps import EPOCH, MAX_US, MIN_US
 from caudal.telemetry.topics import Kind, Route
 
@@ -256,6 +258,50 @@ nearly_right = st.fixed_dictionaries(
     {"schema": st.just("v1"), "ts": times, "points": points_nearly_right},
     optional={"meta": st.none() | st.dictionaries(st.text(max_size=3), documents, max_size=3)},
 )
+
+
+HEADS = {"p": ("C", head(7, 0, 1)), "q": ("%", head(8, 0, 2)), "bare": (None, head(9, 0, None))}
+points_mostly_known = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["p", "q", "bare", "r"]),
+            "v": numbers | st.sampled_from([True, None, "1", 1e308]),
+        },
+        optional={
+            "t": st.sampled_from(["num", "float", "bool", "text"]),
+            "u": st.sampled_from(["C", "%", "", None]),
+            "qual": st.sampled_from([0, 0, 0, 1, 2, True, "0"]),
+            "q": st.sampled_from([0, 2]),
+            "more": documents,
+        },
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=800)
+@given(times, points_mostly_known, st.none() | st.just({}) | st.just({"fw": "1"}), st.booleans())
+def test_the_shortest_road_makes_the_rows_of_the_others(ts: str, points: Any, meta: Any, right: bool) -> None:
+    if right:
+        units = {"p": "C", "q": "%", "bare": None}
+        points = [
+            {"name": n, "v": v, "u": units[n]} for n, v in [(p["name"], p["v"]) for p in points] if n != "r"
+        ]
+    payload = json.dumps({"schema": "v1", "ts": ts, "points": points, "meta": meta}).encode()
+    found = v1.numbers(payload, HEADS, NOW, NOW + SKEW)
+    result = read(payload)
+    if found is None:
+        usual = points and meta is None and all(type(p["v"]) in (int, float) for p in points)
+        assert not (right and usual and isinstance(result, Decoded) and result.plain) or ts > "2026"
+        return
+    assert isinstance(result, Decoded)
+    assert result.plain
+    rows = [
+        HEADS[point][1] + pack_times(at, NOW) + pack_double(num) + NO_META
+        for _, point, at, num, _, _, unit, qual in result.samples
+        if num is not None and HEADS[point][0] == unit and not qual
+    ]
+    assert found == (b"".join(rows), len(result.samples), result.samples[0][2])
 
 
 @settings(max_examples=800)

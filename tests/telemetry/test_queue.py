@@ -48,9 +48,55 @@ async def test_a_quiet_tenant_waits_for_one_batch_of_a_flood_at_most() -> None:
     arrive(queue, FLOOD, Source(), 1000)
     before = [await queue.take() for _ in range(2)]
     arrive(queue, QUIET, Source())
-    after = [tenants(await queue.take()) for _ in range(3)]
+    for batch in before:
+        queue.settled(batch)
+    after = [tenants(await queue.take()) for _ in range(2)]
     assert all(FLOOD in tenants(batch) for batch in before)
     assert any(QUIET in found for found in after)
+
+
+async def test_a_flood_is_restrained_while_others_are_heard() -> None:
+    queue = Queue(SETTINGS)
+    arrive(queue, FLOOD, Source(), 1000)
+    # What it sent before it had more than its share.
+    queue.settled(await queue.take(express=True))
+    arrive(queue, QUIET, Source())
+    batches = [await queue.take() for _ in range(2)]
+    flood, quiet = sorted(batches, key=lambda batch: QUIET in tenants(batch))
+    assert QUIET in tenants(quiet)
+    assert QUIET not in tenants(flood)
+    # Neither merged with those behind it, nor followed by another while it is written.
+    assert len(flood.entries) == SETTINGS.ingest_batch_size
+    queue.settled(quiet)
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.settled(flood)
+    assert FLOOD in tenants(await asyncio.wait_for(waiting, 1))
+
+
+async def test_a_flood_has_every_writer_while_nobody_else_is_heard() -> None:
+    queue = Queue(SETTINGS)
+    arrive(queue, FLOOD, Source(), 1000)
+    for _ in range(3):
+        assert FLOOD in tenants(await queue.take())
+
+
+async def test_a_flood_stays_one_until_it_has_far_less_in_flight() -> None:
+    queue = Queue(SETTINGS)
+    arrive(queue, FLOOD, Source(), 200)
+    taken = []
+    while len(queue._light.closed) or queue._heavy.closed or queue._heavy.filling:
+        taken.append(await queue.take())
+    queue.settled(taken.pop(0))
+    arrive(queue, FLOOD, Source(), 10)
+    assert queue._heavy.filling, "what it sends went among the others' at once"
+    for batch in taken:
+        queue.settled(batch)
+    while queue.messages:
+        queue.settled(await queue.take())
+    arrive(queue, FLOOD, Source(), 10)
+    assert queue._light.filling
 
 
 async def test_a_flood_gets_its_turn_beside_many_others() -> None:

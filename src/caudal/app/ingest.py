@@ -95,6 +95,7 @@ async def build(
     tap = Tap(pool)
     pipeline.on_commit(tap.committed)
     ingest_metrics.watch(lambda: pipeline.messages)
+    life.on_stop("last heard", presence.close)
     life.spawn("presence", presence.run())
     life.spawn("live watch", live.watch())
     life.spawn("live values", live.tell())

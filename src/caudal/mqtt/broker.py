@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +36,9 @@ class BrokerConnection(PacketStream):
     """Lives from one TCP connection to its loss; what must outlive it is the subscriber's."""
 
     __slots__ = (
+        "_order",
         "_publishing",
+        "_settled",
         "_subscribed",
         "_transport",
         "_why",
@@ -45,6 +48,7 @@ class BrokerConnection(PacketStream):
         "session_present",
         "slot",
         "subscriber",
+        "turning",
         "window",
     )
 
@@ -53,7 +57,7 @@ class BrokerConnection(PacketStream):
     def __init__(self, subscriber: Subscriber, version: int) -> None:
         # A 3.1.1 broker cannot be told our limit, and a packet turned away would come again for ever.
         limit = subscriber.settings.max_packet if version >= 5 else 268_435_460
-        super().__init__(subscriber.wheel, subscriber.counters, limit)
+        super().__init__(subscriber.wheel, subscriber.turns, subscriber.counters, limit)
         self.subscriber = subscriber
         self.version = version
         self.client_id = subscriber.settings.client_id
@@ -61,12 +65,16 @@ class BrokerConnection(PacketStream):
         self.slot = -1
         self.held = False
         self._why = 0
+        self.turning = False
         self.session_present = False
         self.window = 65_535
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[pk.Connack] = loop.create_future()
         self.ended: asyncio.Future[BrokerError | None] = loop.create_future()
         self._subscribed: asyncio.Future[list[int]] = loop.create_future()
+        # QoS 1 received and not acknowledged, in order, and which of them are settled.
+        self._order: deque[int] = deque()
+        self._settled: set[int] = set()
         self._publishing: dict[int, asyncio.Future[int]] = {}
         self._transport: asyncio.Transport | None = None
 
@@ -155,9 +163,24 @@ class BrokerConnection(PacketStream):
             self.held = False
             self.counters.paused -= 1
             self.seen = self.wheel.now
+            self._read_on()
+
+    def wait_turn(self, size: int) -> None:
+        self.turning = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self.turns.wait(self, size)
+
+    def take_turn(self) -> None:
+        """Parse on, and read again once what was kept is parsed."""
+        self.turning = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self.stopped and not (self.held or self.turning or self.closed):
+            self.proceed()
+        if self._transport is not None and not (self.held or self.turning or self.closed):
             self._transport.resume_reading()
-            if self.stopped:
-                self.proceed()
 
     def hold_back(self, *, quota: bool = False) -> None:
         """As a device's connection is held back, where all that comes by this one is one tenant's.
@@ -185,6 +208,7 @@ class BrokerConnection(PacketStream):
     def deliver(self, batch: list[Inbound], size: int) -> None:
         self.counters.publishes_in += len(batch)
         self.counters.unsettled += len(batch)
+        self._order.extend([message.packet_id for message in batch if message.qos == 1])
         sink = self.subscriber.sink
         sink.submit(batch)
         if not sink.accepting:
@@ -200,12 +224,26 @@ class BrokerConnection(PacketStream):
                 self.subscriber.received.pop(message.packet_id, None)
             self.finish(BrokerError(reason, "messages could not be taken"))
             return
+        numbers = [message.packet_id for message in messages if message.qos == 1]
+        if len(numbers) < len(messages):
+            for message in messages:
+                if message.qos == 2:
+                    self._received(message.packet_id)
+        if numbers:
+            self._acknowledge(numbers)
+
+    def _acknowledge(self, numbers: list[int]) -> None:
+        """PUBACKs go out in the order the messages came in, whichever was committed first (MQTT 5, 4.6).
+
+        Brokers rely on it: Mosquitto looks through everything under way for one that is not the first.
+        """
+        order, settled = self._order, self._settled
+        settled.update(numbers)
         acks = []
-        for message in messages:
-            if message.qos == 1:
-                acks.append(PUBACKS[message.packet_id])
-            elif message.qos == 2:
-                self._received(message.packet_id)
+        while order and order[0] in settled:
+            number = order.popleft()
+            settled.remove(number)
+            acks.append(PUBACKS[number])
         if acks:
             self.write(b"".join(acks))
 

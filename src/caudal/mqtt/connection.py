@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from . import packets as pk
 from .acks import PUBACKS
 from .codec import PINGRESP, decode, encode, encode_ack, encode_end
 from .codes import MqttError, PacketType, Reason, protocol_error
+from .paced import MOMENTARY, PAUSE_OWN, PAUSE_SINK, Paced
 from .ports import Inbound, Principal
 from .properties import Properties
-from .stream import PacketStream
 from .topics import shared_filter, valid_filter, valid_name
 
 if TYPE_CHECKING:
@@ -21,49 +21,35 @@ if TYPE_CHECKING:
     from .session import Session
 
 P = PacketType
-# Why we do not read from a connection; it is read again when no reason is left.
-PAUSE_SINK, PAUSE_OWN, PAUSE_WRITE, PAUSE_AUTH, PAUSE_SHARE, PAUSE_QUOTA = 1, 2, 4, 8, 16, 32
 LINGER = 3  # seconds for our last words to reach a client, and for it to hang up
 
 
-class Connection(PacketStream):
+class Connection(Paced):
     """Made by the listener; belongs to the endpoint until the transport is lost."""
 
     __slots__ = (
-        "_transport",
-        "congested",
         "connect",
         "endpoint",
-        "keep_alive",
         "max_send",
         "outstanding",
         "partial",
-        "paused",
         "publisher",
         "send_window",
-        "session",
-        "slot",
         "unsettled",
         "unsettled_bytes",
     )
 
     def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint.wheel, endpoint.counters, endpoint.settings.max_packet)
+        super().__init__(endpoint.wheel, endpoint.turns, endpoint.counters, endpoint.settings.max_packet)
         self.endpoint = endpoint
-        self.session: Session | None = None
         self.connect: pk.Connect | None = None
-        self.slot = -1
-        self.keep_alive = 0
         self.max_send = 0
         self.send_window = 0
         self.outstanding = 0  # QoS 1 received and not acknowledged
         self.unsettled = 0
         self.unsettled_bytes = 0
         self.partial = 0
-        self.paused = 0
         self.publisher = False
-        self.congested = False
-        self._transport: asyncio.Transport | None = None
 
     # The transport.
 
@@ -85,92 +71,6 @@ class Connection(PacketStream):
         self.gone(Reason.UNSPECIFIED, will=True)
         self.endpoint.lost(self)
         self._transport = None
-
-    def pause_writing(self) -> None:
-        self.congested = True
-        self.pause(PAUSE_WRITE)
-
-    def resume_writing(self) -> None:
-        self.congested = False
-        self.resume(PAUSE_WRITE)
-        if self.session is not None and not self.closed:
-            self.session.pump()
-
-    def write(self, data: bytes) -> None:
-        transport = self._transport
-        if transport is not None and not self.closed:
-            self.counters.bytes_out += len(data)
-            self.counters.packets_out += 1
-            transport.write(data)
-
-    def about(self, name: str) -> Any:
-        """What the transport knows (`peername`, `ssl_object`)."""
-        return self._transport.get_extra_info(name) if self._transport is not None else None
-
-    # Not reading.
-
-    def hold_back(self, *, quota: bool = False) -> None:
-        """Stop reading this client: its tenant has more than its share in flight, or no quota left."""
-        self.pause(PAUSE_QUOTA if quota else PAUSE_SHARE)
-
-    def let_go(self, *, quota: bool = False) -> None:
-        """Read it again, unless there is another reason not to."""
-        self.resume(PAUSE_QUOTA if quota else PAUSE_SHARE)
-
-    def pause(self, why: int) -> None:
-        before = self.paused
-        self.paused |= why
-        if self.closed or self._transport is None:
-            return
-        if not before:
-            self._transport.pause_reading()
-        if why != PAUSE_AUTH and not before & ~PAUSE_AUTH:
-            self.counters.paused += 1
-            self.counters.pauses += 1
-            if self.keep_alive:
-                self.wheel.add(self, self._ping_every)
-
-    def resume(self, why: int) -> None:
-        before = self.paused
-        self.paused &= ~why
-        if self.closed or self._transport is None:
-            return
-        if before & ~PAUSE_AUTH and not self.paused & ~PAUSE_AUTH:
-            self.counters.paused -= 1
-        if before and not self.paused:
-            self._transport.resume_reading()
-            if self.session is not None:
-                self._expect()
-                if self.stopped:
-                    self.proceed()
-
-    @property
-    def _ping_every(self) -> float:
-        return max(1, min(10, self.keep_alive // 3 - 1))
-
-    def _expect(self) -> None:
-        """From now on the client has its keep-alive, and half of it more, to be heard of."""
-        self.seen = self.wheel.now
-        if self.keep_alive:
-            self.wheel.add(self, self.keep_alive * 1.5)
-
-    def due(self) -> None:
-        if self.closed or self.session is None:
-            if self._transport is not None:
-                self._transport.abort()
-        elif self.paused:
-            # Its PINGREQ may lie behind messages we do not read. An answer it has not asked for yet does no
-            # harm to any client we know; silence would make it leave, and come back with all it has to say.
-            if not self.congested:
-                self.write(PINGRESP)
-            self.wheel.add(self, self._ping_every)
-        else:
-            left = self.keep_alive * 1.5 - (self.wheel.now - self.seen)
-            if left > 0:
-                self.wheel.add(self, left)
-            else:
-                self.counters.keep_alive_timeouts += 1
-                self.shut(Reason.KEEP_ALIVE_TIMEOUT)
 
     # Reading: what the stream asks.
 
@@ -262,15 +162,12 @@ class Connection(PacketStream):
         if reason:
             self._settle_with(messages, reason)
         else:
-            size = 0
-            acks = []
-            for message in messages:
-                size += len(message.payload)
-                if message.qos == 1:
-                    acks.append(PUBACKS[message.packet_id])
-                elif message.qos == 2:
-                    self._received(message.packet_id, 0)
-            self.unsettled_bytes -= size
+            self.unsettled_bytes -= sum([len(message.payload) for message in messages])
+            acks = [PUBACKS[message.packet_id] for message in messages if message.qos == 1]
+            if len(acks) < count:
+                for message in messages:
+                    if message.qos == 2:
+                        self._received(message.packet_id, 0)
             if acks and not self.closed and self._transport is not None:
                 if self.version >= 5:
                     self.outstanding -= len(acks)
@@ -391,9 +288,9 @@ class Connection(PacketStream):
         if self.closed:
             return
         self.closed = True
-        self._rest = None
+        self.dispose()
         self.collected()
-        if self.paused & ~PAUSE_AUTH:
+        if self.paused & ~MOMENTARY:
             self.counters.paused -= 1
         if self.session is not None:
             self.endpoint.detach(self, self.session, reason, will=will)

@@ -12,6 +12,7 @@ from .properties import Properties
 from .session import Done, Interest, Outgoing, Session
 from .settings import EndpointSettings
 from .topics import FilterIndex
+from .turns import Turns
 from .wheel import Wheel
 
 
@@ -22,6 +23,7 @@ class Delivery:
         self.settings = settings
         self.counters = Counters()
         self.wheel = Wheel()
+        self.turns = Turns()
         self._index: FilterIndex[Interest] = FilterIndex()
 
     def subscribe(self, session: Session, wanted: pk.Subscription, identifier: int | None) -> int:

@@ -16,7 +16,8 @@ from cryptography.x509.oid import NameOID
 from . import packets as pk
 from .codec import decode, encode
 from .codes import MqttError, PacketType, Reason, malformed, protocol_error
-from .connection import PAUSE_AUTH, PAUSE_SINK, Connection, usable_will
+from .connection import Connection, usable_will
+from .paced import PAUSE_AUTH, PAUSE_SINK
 from .ports import Certificate, ConnectInfo, Principal
 from .properties import Properties
 from .session import Session

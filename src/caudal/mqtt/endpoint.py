@@ -16,9 +16,10 @@ import structlog
 
 from . import packets as pk
 from .codes import MqttError, Reason
-from .connection import PAUSE_SINK, Connection
+from .connection import Connection
 from .delivery import Delivery
 from .door import Door
+from .paced import PAUSE_SINK
 from .ports import Hooks, Inbound, Principal, Sink
 from .session import PendingWill, Session, WillOrigin
 from .settings import EndpointSettings

@@ -52,7 +52,7 @@ class SubscriberSettings(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 5  # falls back to 4 when the broker knows no 5
     keep_alive: int = 30
     session_expiry: int = 7 * 86_400
-    receive_maximum: int = 2000  # unacknowledged messages the broker may have under way to us
+    receive_maximum: int = 8000  # unacknowledged messages the broker may have under way to us
     max_packet: int = 16 << 20
     connect_timeout: float = 10.0
     retry_first: float = 0.5  # the bound of the first pause; each is drawn from 0 to its bound

@@ -15,6 +15,7 @@ from .codes import MqttError, PacketType, Reason, malformed, protocol_error
 from .ports import Counters, Inbound, Principal
 from .properties import Properties, read_properties
 from .topics import valid_name
+from .turns import Turns
 from .wheel import Wheel
 from .wire import Reader, utf8
 
@@ -30,7 +31,9 @@ class PacketStream(asyncio.Protocol):
     """The reading half of a connection. Subclasses implement the methods that raise NotImplementedError."""
 
     __slots__ = (
+        "_chunk",
         "_need",
+        "_parsed",
         "_rest",
         "aliases",
         "client_id",
@@ -43,6 +46,7 @@ class PacketStream(asyncio.Protocol):
         "seen",
         "stopped",
         "topics",
+        "turns",
         "version",
         "wheel",
     )
@@ -50,8 +54,9 @@ class PacketStream(asyncio.Protocol):
     principal: Principal
     client_id: str
 
-    def __init__(self, wheel: Wheel, counters: Counters, max_packet: int) -> None:
+    def __init__(self, wheel: Wheel, turns: Turns, counters: Counters, max_packet: int) -> None:
         self.wheel = wheel
+        self.turns = turns
         self.counters = counters
         self.max_packet = max_packet
         self.max_aliases = 0
@@ -63,6 +68,9 @@ class PacketStream(asyncio.Protocol):
         self.topics: dict[bytes, str] = {}
         self.aliases: dict[int, bytes] | None = None
         self._rest: bytearray | None = None
+        # A chunk that waits for its turn, and how much of it is done; what comes meanwhile is in `_rest`.
+        self._chunk = b""
+        self._parsed = 0
         self._need = 0
         self.principal = Principal()
         self.client_id = ""
@@ -105,6 +113,10 @@ class PacketStream(asyncio.Protocol):
         """Acknowledges messages of this connection (the `Origin` of them all)."""
         raise NotImplementedError
 
+    def wait_turn(self, size: int) -> None:
+        """A large chunk: `size` bytes of it are kept, and `proceed` is called when others had their turn."""
+        raise NotImplementedError
+
     def room(self, size: int) -> bool:
         """May so many more bytes of a packet that comes in several chunks be kept?"""
         return True
@@ -122,6 +134,9 @@ class PacketStream(asyncio.Protocol):
         if self.closed:
             return  # read only so that our last words are not lost to a reset
         rest = self._rest
+        if rest is None and self.stopped:
+            self._rest = bytearray(data)
+            return
         if rest is not None:
             rest += data
             if self.stopped:
@@ -138,17 +153,25 @@ class PacketStream(asyncio.Protocol):
     def proceed(self) -> None:
         """Goes on with what was kept while `stopped`."""
         self.stopped = False
-        rest = self._rest
-        if rest is not None and not self.closed:
-            self._rest = None
-            self._feed(bytes(rest))
+        chunk, parsed, rest = self._chunk, self._parsed, self._rest
+        self._chunk, self._parsed, self._rest = b"", 0, None
+        if self.closed:
+            return
+        if rest is not None:
+            chunk, parsed = chunk[parsed:] + rest, 0
+        if chunk:
+            self._feed(chunk, parsed)
+
+    def dispose(self) -> None:
+        """Forget what was kept."""
+        self._chunk, self._parsed, self._rest = b"", 0, None
 
     @property
     def waiting(self) -> int:
         """Bytes kept: part of a packet, or what came while stopped."""
-        return 0 if self._rest is None else len(self._rest)
+        return len(self._chunk) - self._parsed + (0 if self._rest is None else len(self._rest))
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes, pos: int = 0) -> None:
         now = time_ns() // 1000
         topics = self.topics
         batch: list[Inbound] = []
@@ -158,10 +181,12 @@ class PacketStream(asyncio.Protocol):
         publishing = self.publishing and self.gate()
         limit = self.max_packet
         end = len(data)
-        pos = payloads = packets = self._need = 0
+        share = min(end - 1, pos + self.turns.share(end))
+        payloads = packets = self._need = 0
+        turn = False
         error: MqttError | None = None
         try:
-            while end - pos > 1:
+            while pos < share:
                 head = data[pos]
                 size = data[pos + 1]
                 at = pos + 2
@@ -246,10 +271,14 @@ class PacketStream(asyncio.Protocol):
                 tails = _TAIL_V5 if v5 else _TAIL_V4
                 publishing = self.publishing and self.gate()
                 limit = self.max_packet
+            else:
+                turn = self.stopped = end - pos > 1
         except MqttError as failure:
             error = failure
         self.counters.packets_in += packets
-        if self.stopped or (pos < end and error is None):
+        if turn:
+            self._chunk, self._parsed = data, pos
+        elif self.stopped or (pos < end and error is None):
             self._rest = bytearray(data[pos:])
             if not self.stopped and not self.room(end - pos):
                 error = MqttError(Reason.SERVER_BUSY, "too many large packets at once")
@@ -257,6 +286,8 @@ class PacketStream(asyncio.Protocol):
             self.deliver(batch, payloads)
         if error is not None and not self.closed:
             self.fail(error)
+        elif turn and not self.closed:
+            self.wait_turn(end - pos)
 
     def _check_flags(self, head: int) -> None:
         if head & 6 == 6:

@@ -19,6 +19,7 @@ from .broker import BrokerConnection, BrokerError
 from .codes import Reason, reason_name
 from .ports import Counters, Principal, Sink
 from .settings import SubscriberSettings, client_tls
+from .turns import Turns
 from .wheel import Wheel
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,7 @@ class Subscriber:
         self.granted: dict[str, int] = {}  # filter: the SUBACK's code
         self.last_error: str | None = None
         self.wheel = Wheel()
+        self.turns = Turns()
         self.online = asyncio.Event()  # subscribed, and messages may come
         self._host = address.hostname
         secure = address.scheme in ("mqtts", "ssl")

@@ -46,6 +46,8 @@ class DeviceEntry(msgspec.Struct, eq=False):
     series: dict[str, int]
     heads: dict[str, tuple[str | None, bytes]] = msgspec.field(default_factory=dict)
     """By point, its usual unit and the first columns of its rows, for the pipeline's short way."""
+    full_until: float = 0.0
+    """Until then (monotonic) it is known to get no more points, its tenant having all its series."""
     rejected: bool = False
     """Somebody has refused it: what it sends is as from no device of ours. Never remembered as one."""
 

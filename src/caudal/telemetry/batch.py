@@ -63,7 +63,7 @@ class Entry(msgspec.Struct, gc=False):
     lane: int = 0
     """The tenant it was counted for while in flight; a refusal may take `tenant_id` away."""
     cost: int = 0
-    """What it counts for in the bound of bytes, beside its payload."""
+    """What it counts for in the bound of bytes, its payload included."""
     tenant_name: str | None = None
     device_name: str | None = None
     metadata: list[tuple[int, bytes]] | None = None
@@ -107,12 +107,16 @@ class Told:
 class Batch:
     """Messages that go into one transaction. Made by the pipeline, consumed by a writer."""
 
-    __slots__ = ("days", "entries", "gateways", "heard", "size")
+    __slots__ = ("days", "entries", "gateways", "heard", "heavy_since", "size", "told")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.size = 0
-        """Bytes of payloads and rows."""
+        """Bytes of rows."""
+        self.told = False
+        """Whether an origin wants to know what became of its message."""
+        self.heavy_since = 0.0
+        """Since when it is written, if it is of a flood; by the loop's clock."""
         self.days: set[int] = set()
         """Days (since 1970) that the rows fall on."""
         self.heard: dict[int, int] = {}
@@ -123,6 +127,7 @@ class Batch:
         """Take over everything of `other`, which came later."""
         self.entries += other.entries
         self.size += other.size
+        self.told = self.told or other.told
         self.days |= other.days
         self.heard.update(other.heard)
         self.gateways.update(other.gateways)

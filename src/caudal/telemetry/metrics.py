@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
@@ -17,18 +17,25 @@ from caudal.telemetry.model import Reason
 
 
 class _Bulk(Collector):
-    """A histogram without labels that takes many values at once: one bisection each, no lock."""
+    """A histogram without labels that takes many values at once: one bisection a bucket, no lock."""
 
     def __init__(self, metrics: Metrics, name: str, sentence: str, buckets: Sequence[float]) -> None:
         self._name, self._sentence, self._buckets = name, sentence, buckets
+        self._bounds = [round(bound * 1e6) for bound in buckets]
         self._counts = [0] * (len(buckets) + 1)
         self._sum = 0.0
         metrics.registry.register(self)
 
-    def observe(self, values: Iterable[float]) -> None:
-        for value in values:
-            self._counts[bisect_left(self._buckets, value)] += 1
-            self._sum += value
+    def observe(self, microseconds: list[int]) -> None:
+        """Count these values, which are sorted in place."""
+        microseconds.sort()
+        below = 0
+        for bucket, bound in enumerate(self._bounds):
+            upto = bisect_right(microseconds, bound, below)
+            self._counts[bucket] += upto - below
+            below = upto
+        self._counts[-1] += len(microseconds) - below
+        self._sum += sum(microseconds) / 1e6
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._sentence)
@@ -70,24 +77,15 @@ class IngestMetrics:
         """Count a batch that has just been committed."""
         now = time.time_ns() // 1000
         self._sizes.observe(len(batch.entries))
-        types: Counter[str] = Counter()
-        reasons: Counter[str] = Counter()
-        size = 0
-        latencies, commits = [], []
-        for entry in batch.entries:
-            types[entry.format or "none"] += 1
-            size += len(entry.message.payload)
-            commits.append((now - entry.message.received) / 1e6)
-            if entry.oldest:
-                latencies.append(max(0, now - entry.oldest) / 1e6)
-            if entry.letters:
-                reasons.update(letter.reason for letter in entry.letters)
-        self._latency.observe(latencies)
-        self._commit.observe(commits)
-        for name, count in types.items():
-            self._messages.labels(name).inc(count)
-        for name, count in reasons.items():
+        entries = batch.entries
+        self._latency.observe([max(0, now - entry.oldest) for entry in entries if entry.oldest])
+        self._commit.observe([now - entry.message.received for entry in entries])
+        for name, count in Counter([entry.format for entry in entries]).items():
+            self._messages.labels(name or "none").inc(count)
+        letters = [entry.letters for entry in entries if entry.letters]
+        for name, count in Counter([letter.reason for some in letters for letter in some]).items():
             self._errors.labels(name).inc(count)
+        size = sum([len(entry.message.payload) for entry in entries])
         self._bytes.inc(size)
         self._points.inc(sum(tally.stored for tally in tallies.values()))
         self._duplicates.inc(sum(tally.duplicates for tally in tallies.values()))

@@ -7,57 +7,30 @@ aside until it has been fetched or registered, and the rest goes on.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from time import perf_counter
-
-import asyncpg
-import msgspec
 
 from caudal.core import logs, tracing
 from caudal.mqtt.ports import Inbound, settle
 from caudal.registry.directory import Directory
 from caudal.registry.entries import DeviceEntry, GatewayEntry, TenantEntry, Wanted
+from caudal.telemetry.aside import TURNS, Aside, Need
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
 from caudal.telemetry.decode import decode
+from caudal.telemetry.facts import Facts
+from caudal.telemetry.formats.v1 import numbers
 from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.model import Decoded, Limits, Reject
-from caudal.telemetry.queue import Queue
-from caudal.telemetry.rows import HEAD_SIZE, NO_META, head, other, pack_double, pack_numbers, tail, times
+from caudal.telemetry.queue import DAY_US, OVERHEAD, Queue, Run
+from caudal.telemetry.refusals import absent_sentence, is_full, missing
+from caudal.telemetry.rows import NO_META, head, other, pack_double, pack_numbers, tail, times
 from caudal.telemetry.settings import IngestSettings
+from caudal.telemetry.shortcut import Shortcut
 from caudal.telemetry.storage import Writer
 from caudal.telemetry.topics import Route, TopicTable
 
 log = logs.get("pipeline")
-
-DAY_US = 86_400_000_000
-RESOLVE_AT_ONCE = 2_000
-# A message may wait for its device, then for its points and units, then for what was evicted meanwhile.
-TURNS = 3
-
-
-class Need(msgspec.Struct, frozen=True):
-    """What a message waits for."""
-
-    mac: str | None = None
-    devices: tuple[Wanted, ...] = ()
-    units: frozenset[str] = frozenset()
-
-
-def _absent_sentence(reason: str, tenant: str, name: str) -> str:
-    if reason == "unknown_tenant":
-        return f"there is no tenant {tenant!r:.80}; make it, or set UNKNOWN_TENANTS=register"
-    if reason == "too_large":
-        return f"tenant {tenant!r:.80} has as many devices as it may; {name!r:.80} would be one more"
-    return f"tenant {tenant!r:.80} has no device {name!r:.80}; register it, or let unknown ones register"
-
-
-def _database_is_away(error: BaseException) -> bool:
-    return isinstance(
-        error, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError | TimeoutError
-    )
 
 
 class Pipeline:
@@ -82,9 +55,9 @@ class Pipeline:
         self._limits = Limits(payload_bytes=settings.ingest_payload_max)
         self._skew = settings.ingest_clock_skew_s * 1_000_000
         self.queue = Queue(settings)
-        self._unresolved: deque[tuple[Inbound, int, Need]] = deque()
-        self._unresolved_work = asyncio.Event()
-        self._metadata_seen: dict[int, int] = {}
+        self._aside = Aside(directory)
+        self._shortcut = Shortcut(directory)
+        self._facts = Facts()
 
     # -- the sink
 
@@ -99,10 +72,45 @@ class Pipeline:
 
     def submit(self, batch: list[Inbound]) -> None:
         """Take messages in; each is settled once what it came to is committed."""
+        queue = self.queue
+        known = self._shortcut.devices.get
+        skew = self._skew
+        longest = self._limits.payload_bytes
+        run: Run | None = None
         for message in batch:
-            self.queue.arrived(message)
-            self._take_safely(message, 0)
-        self.queue.check()
+            topic, payload, received = message.topic, message.payload, message.received
+            device = known(topic)
+            found = None
+            if device is not None and len(payload) <= longest and not device.tenant.full:
+                try:
+                    found = numbers(payload, device.heads, received, received + skew)
+                except Exception:
+                    log.exception("the short way failed; the message goes the long one", topic=topic)
+            if device is None or found is None:
+                if run is not None:
+                    queue.add_run(run)
+                    run = None
+                self._shortcut.forget(topic)
+                queue.arrived(message)
+                self._take_safely(message, 0)
+                continue
+            tenant = device.tenant
+            if run is None or message.origin is not run.origin or tenant is not run.tenant:
+                if run is not None:
+                    queue.add_run(run)
+                run = Run(tenant, message.origin)
+            rows, count, ts = found
+            run.heard[device.id] = received
+            run.entries.append(
+                Entry(
+                    message, tenant.id, count, rows, count, "v1", tenant_name=tenant.name,
+                    device_name=device.name, oldest=ts, latest=ts, simple=True, lane=tenant.id,
+                    cost=len(payload) + len(rows) + 2 * OVERHEAD,
+                )
+            )  # fmt: skip
+        if run is not None:
+            queue.add_run(run)
+        queue.check()
 
     @property
     def topic_tenant(self) -> str:
@@ -165,7 +173,7 @@ class Pipeline:
             if gateway is not None:
                 self._decode(message, turn, route, gateway.tenant, gateway.zone, None, gateway)
             elif turn < TURNS and directory.absent("", route.mac) is None:
-                self._set_aside(message, turn, Need(mac=route.mac))
+                self._aside.put(message, turn, Need(mac=route.mac))
             else:
                 sentence = f"no gateway has the MAC {route.mac}; register it first"
                 self._refuse(message, route, Dead("unknown_device", sentence))
@@ -179,7 +187,7 @@ class Pipeline:
         reason = directory.absent(tenant, name, register=not asset)
         if reason is None and turn < TURNS:
             wanted = Wanted(tenant, route.site, name, register=not asset)
-            self._set_aside(message, turn, Need(devices=(wanted,)))
+            self._aside.put(message, turn, Need(devices=(wanted,)))
             return
         owner = directory.tenant(tenant)
         if asset and reason != "unknown_tenant":
@@ -190,10 +198,10 @@ class Pipeline:
             if turn < TURNS:
                 # The tenant was forgotten, because something of it changed, after it had been asked for.
                 wanted = Wanted(tenant, route.site, name, register=False)
-                self._set_aside(message, turn, Need(devices=(wanted,)))
+                self._aside.put(message, turn, Need(devices=(wanted,)))
                 return
         reason = reason or "unknown_device"
-        self._refuse(message, route, Dead(reason, _absent_sentence(reason, tenant, name)))
+        self._refuse(message, route, Dead(reason, absent_sentence(reason, tenant, name)))
 
     def _decode(
         self,
@@ -273,7 +281,7 @@ class Pipeline:
                 units.add(unit)
                 continue
             first = head(number, qual, unit_number)
-            if qual == 0 and len(first) == HEAD_SIZE:
+            if qual == 0 and (unit is None) == (unit_number is None):
                 current.heads[point] = (unit, first)
             if ts != ts_before or not middle:
                 ts_before = ts
@@ -289,16 +297,18 @@ class Pipeline:
                 parts.append(first + middle[:-4] + other(flag, text, meta))
         dead: list[Dead] = []
         if wanted or units:
+            for name in [name for name in wanted if is_full(self._directory, tenant.name, name, turn)]:
+                dead.extend(missing(self._directory, tenant.name, name, wanted.pop(name)))
             known = self._directory.absent
             if turn < TURNS and (units or not all(known(tenant.name, name) for name in wanted)):
                 devices = tuple(
                     Wanted(tenant.name, route.site, name, frozenset(points), gateway.id if gateway else None)
                     for name, points in wanted.items()
                 )
-                self._set_aside(message, turn, Need(devices=devices, units=frozenset(units)))
+                self._aside.put(message, turn, Need(devices=devices, units=frozenset(units)))
                 return
             for name, points in wanted.items():
-                dead.extend(self._missing(tenant.name, name, points))
+                dead.extend(missing(self._directory, tenant.name, name, points))
         dead.extend(Dead(f.reason, f.sentence, f.pointer, decoded.format) for f in decoded.faults)
         entry = Entry(
             message, tenant.id, decoded.items, b"".join(parts), len(parts), decoded.format, dead or None,
@@ -314,7 +324,7 @@ class Pipeline:
         if device is not None and decoded.event is not None:
             entry.event = (device.id, decoded.event)
         if decoded.device_meta:
-            self._note_metadata(entry, decoded, tenant.name, device)
+            entry.metadata = self._facts.new(self._directory, decoded.device_meta, tenant.name, device)
         if gateway is not None:
             batch.gateways[gateway.id] = message.received
         if current is not None:
@@ -338,20 +348,22 @@ class Pipeline:
         middle = times(ts, message.received)
         end = NO_META
         parts: list[bytes | float] = []
+        bare = False
         for name, point, at, num, _, _, unit, qual in samples:
             found = known(point)
             if found is None or num is None or found[0] != unit or qual or at != ts or name is not None:
                 return False
+            bare = bare or unit is None
             parts += (found[1], middle, num, end)
         count = len(samples)
         if tenant.message_rate or tenant.point_rate:
             self.queue.meter(tenant, message.origin, count)
+        self._shortcut.learn(message.topic, device, decoded.format)
         batch = self.queue.batch_for(tenant.id)
-        batch.days.add(ts // DAY_US)
         batch.heard[device.id] = message.received
         self.queue.add(
             Entry(
-                message, tenant.id, count, pack_numbers(parts, count), count, decoded.format,
+                message, tenant.id, count, pack_numbers(parts, count, bare=bare), count, decoded.format,
                 tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts, simple=True,
             ),
             batch,
@@ -370,36 +382,7 @@ class Pipeline:
         batch.heard[device.id] = message.received
         self.queue.add(entry, batch)
 
-    def _note_metadata(self, entry: Entry, decoded: Decoded, tenant: str, device: DeviceEntry | None) -> None:
-        for name, facts in (decoded.device_meta or {}).items():
-            of = device if name is None else self._directory.device(tenant, name)
-            if of is None:
-                continue
-            raw = msgspec.json.encode(facts)
-            if self._metadata_seen.get(of.id) == hash(raw):
-                continue
-            if len(self._metadata_seen) >= 100_000:
-                self._metadata_seen.clear()
-            self._metadata_seen[of.id] = hash(raw)
-            entry.metadata = [*(entry.metadata or ()), (of.id, raw)]
-
     # -- what cannot be stored
-
-    def _missing(self, tenant: str, name: str, points: dict[str, int]) -> list[Dead]:
-        """The dead letters of points, each with how many samples it has, that a device cannot have."""
-        device = self._directory.device(tenant, name)
-        if device is not None:
-            limit = device.tenant.max_series
-            return [
-                Dead(
-                    "too_large",
-                    f"the tenant has its {limit} series; {point!r:.80} would be one more",
-                    items=points[point],
-                )
-                for point in sorted(points)
-            ]
-        reason = self._directory.absent(tenant, name) or "unknown_device"
-        return [Dead(reason, _absent_sentence(reason, tenant, name), items=sum(points.values()))]
 
     def _refuse(
         self, message: Inbound, route: Route | None, dead: Dead, tenant: TenantEntry | None = None
@@ -414,41 +397,9 @@ class Pipeline:
         )  # fmt: skip
         self.queue.add(entry, self.queue.batch_for(entry.tenant_id))
 
-    # -- resolving
-
-    def _set_aside(self, message: Inbound, turn: int, need: Need) -> None:
-        self._unresolved.append((message, turn + 1, need))
-        self._unresolved_work.set()
-
     async def resolve_for_ever(self) -> None:
         """Fetch and register what messages wait for; one task of the process runs this."""
-        attempt = 0
-        while True:
-            await self._unresolved_work.wait()
-            # In rounds: a tenant that names a million devices does not hold up the others' first message.
-            work = [self._unresolved.popleft() for _ in range(min(len(self._unresolved), RESOLVE_AT_ONCE))]
-            if not self._unresolved:
-                self._unresolved_work.clear()
-            try:
-                await self._resolve([need for _, _, need in work])
-            except Exception as error:
-                if not _database_is_away(error):
-                    log.exception("the registry could not be read; messages wait")
-                attempt += 1
-                self._unresolved.extendleft(reversed(work))
-                self._unresolved_work.set()
-                await asyncio.sleep(min(2.0, 0.05 * 2.0 ** min(attempt, 6)))
-                continue
-            attempt = 0
-            for message, turn, _ in work:
-                self._take_safely(message, turn)
-            self.queue.wake()
-
-    async def _resolve(self, needs: list[Need]) -> None:
-        for mac in sorted({need.mac for need in needs if need.mac}):
-            await self._directory.load_gateway(mac)
-        await self._directory.ensure_units({unit for need in needs for unit in need.units})
-        await self._directory.ensure({device for need in needs for device in need.devices})
+        await self._aside.run(self._take_safely, self.queue.wake)
 
     # -- writing
 
@@ -472,15 +423,13 @@ class Pipeline:
 
     def _settle(self, batch: Batch, tallies: dict[int, Tally]) -> None:
         """The batch is committed: tell everybody, make room."""
-        messages = []
-        for entry in batch.entries:
-            message = entry.message
-            messages.append(message)
-            origin = message.origin
-            if isinstance(origin, Told):
-                origin.tell(message, entry.outcome or entry.all_stored(), entry.letters or [])
+        if batch.told:
+            for entry in batch.entries:
+                origin = entry.message.origin
+                if isinstance(origin, Told):
+                    origin.tell(entry.message, entry.outcome or entry.all_stored(), entry.letters or [])
         self._metrics.committed(batch, tallies)
-        settle(messages)
+        settle([entry.message for entry in batch.entries])
         for act in self._after_commit:
             act(batch)
         self.queue.settled(batch)

@@ -1,10 +1,11 @@
 """What is in flight: batches that fill, writers that wait for them, and the bounds on both.
 
 Two lanes keep a tenant that floods from slowing the others. A tenant with more than its share in flight goes
-into the heavy lane, all others into the light one. A writer takes from each in turn, and one, the express
-writer, from the light lane alone; so a quiet tenant's message does not wait for a batch of the flood. Far
-beyond its share a tenant's connections are not read for a while, so that it cannot fill the bound that
-everybody has in common.
+into the heavy lane, until it has far less again, and all others into the light one. A writer takes from each
+in turn, and one, the express writer, from the light lane alone; so a quiet tenant's message does not wait for
+a batch of the flood. While others have something to say, the flood has all writers but one, in batches that
+are not merged, with pauses between them: processor and disk are theirs as well. Far beyond its share a
+tenant's connections are not read for a while, so that it cannot fill the bound that everybody has in common.
 """
 
 from __future__ import annotations
@@ -16,36 +17,51 @@ from collections.abc import Callable
 from caudal.mqtt.ports import Inbound, Origin
 from caudal.registry.entries import TenantEntry
 from caudal.registry.quotas import Limiter
-from caudal.telemetry.batch import Batch, Entry
+from caudal.telemetry.batch import Batch, Entry, Told
 from caudal.telemetry.settings import IngestSettings
 
 # What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
 OVERHEAD = 400
+DAY_US = 86_400_000_000
 # Full batches that one transaction may take, when they queue up.
 MERGED = 4
+# While others are heard the flood is restrained, for so many seconds after each of their messages, and rests
+# after each batch for this part of the time that it took.
+RESTRAINED_SECONDS = 1.0
+REST = 0.5
 
 
 class _Lane:
     """Batches that are full, in order, and the one that fills."""
 
-    __slots__ = ("closed", "open")
+    __slots__ = ("closed", "next_open", "open")
 
     def __init__(self) -> None:
         self.closed: deque[Batch] = deque()
         self.open: Batch | None = None
+        self.next_open = 0.0
+        """When the batch that fills may be taken, for it is paced."""
 
-    def __len__(self) -> int:
-        return len(self.closed) + (self.open is not None and bool(self.open.entries))
+    @property
+    def filling(self) -> bool:
+        return self.open is not None and bool(self.open.entries)
 
-    def take(self) -> Batch | None:
-        """The oldest batch; the one that fills will do for a writer with nothing else."""
-        if self.closed:
-            return self.closed.popleft()
-        batch = self.open
-        if batch is None or not batch.entries:
-            return None
-        self.open = None
-        return batch
+    def ready(self, now: float) -> int:
+        """How many batches a writer may take now."""
+        return len(self.closed) + (self.filling and now >= self.next_open)
+
+
+class Run:
+    """Simple entries of one tenant and origin that came one after the other: they share their bookkeeping."""
+
+    __slots__ = ("entries", "heard", "origin", "tenant")
+
+    def __init__(self, tenant: TenantEntry, origin: Origin) -> None:
+        self.tenant = tenant
+        self.origin = origin
+        self.entries: list[Entry] = []
+        self.heard: dict[int, int] = {}
+        """As in `Batch`."""
 
 
 class Queue:
@@ -57,8 +73,11 @@ class Queue:
         self._most = max(2 * self._share, settings.ingest_queue_max // 4)
         self._light, self._heavy = _Lane(), _Lane()
         self._heavy_next = False
+        self._floods: set[int] = set()
+        self._restrained_until = 0.0
+        self._rest_until = 0.0
+        self._heavy_writing = 0
         self._pace = settings.ingest_pace_ms / 1000
-        self._next_open = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._idle_express: deque[asyncio.Future[None]] = deque()
@@ -100,22 +119,65 @@ class Queue:
 
     def batch_for(self, tenant: int) -> Batch:
         """The batch that this tenant's next entry goes into."""
-        lane = self._heavy if self._by_tenant[tenant] > self._share else self._light
+        lane = self._heavy if self._is_flood(tenant) else self._light
         batch = lane.open
         if batch is None:
             batch = lane.open = Batch()
         return batch
 
+    def _is_flood(self, tenant: int) -> bool:
+        floods = self._floods
+        if self._by_tenant[tenant] > self._share:
+            floods.add(tenant)
+            return True
+        if not floods:
+            return False
+        if tenant in floods:
+            return True
+        self._restrained_until = asyncio.get_running_loop().time() + RESTRAINED_SECONDS
+        return False
+
     def add(self, entry: Entry, batch: Batch) -> None:
-        """Put `entry` into `batch`, which `batch_for` gave; a full batch is closed."""
+        """Put `entry`, that has `arrived`, into `batch`, which `batch_for` gave; a full batch is closed."""
+        origin = entry.message.origin
         batch.entries.append(entry)
-        entry.cost = len(entry.rows) + OVERHEAD
-        batch.size += entry.cost
-        self.bytes += entry.cost
+        batch.told = batch.told or isinstance(origin, Told)
+        batch.size += len(entry.rows)
+        cost = len(entry.rows) + OVERHEAD
+        entry.cost = cost + len(entry.message.payload) + OVERHEAD
+        self.bytes += cost
         tenant = entry.lane = entry.tenant_id
+        if entry.simple:
+            batch.days.add(entry.oldest // DAY_US)
         count = self._by_tenant[tenant] = self._by_tenant[tenant] + 1
         if count > self._most:
-            self._hold_back(tenant, entry.message.origin)
+            self._hold_back(tenant, origin)
+        self._close_full(batch)
+
+    def add_run(self, run: Run) -> None:
+        """As `arrived`, `meter` and `add`. A batch may exceed its bytes by what one read brought."""
+        tenant, origin, entries = run.tenant, run.origin, run.entries
+        number = tenant.id
+        told = isinstance(origin, Told)
+        if tenant.message_rate or tenant.point_rate:
+            self.meter(tenant, origin, sum([entry.count for entry in entries]), messages=len(entries))
+        self.messages += len(entries)
+        self.bytes += sum([entry.cost for entry in entries])
+        while entries:
+            batch = self.batch_for(number)
+            room = self._settings.ingest_batch_size - len(batch.entries)
+            part, entries = entries[:room], entries[room:]
+            batch.entries += part
+            batch.told = batch.told or told
+            batch.size += sum([len(entry.rows) for entry in part])
+            batch.days.update({entry.oldest // DAY_US for entry in part})
+            batch.heard.update(run.heard)
+            self._by_tenant[number] += len(part)
+            self._close_full(batch)
+        if self._by_tenant[number] > self._most:
+            self._hold_back(number, origin)
+
+    def _close_full(self, batch: Batch) -> None:
         settings = self._settings
         if len(batch.entries) >= settings.ingest_batch_size or batch.size >= settings.ingest_batch_bytes:
             for lane in (self._light, self._heavy):
@@ -130,14 +192,14 @@ class Queue:
             held.add(origin)
             hold()
 
-    def meter(self, tenant: TenantEntry, origin: Origin, points: int) -> None:
-        """Charge a message to the quotas of its tenant; who has used them up is not read until they refill.
+    def meter(self, tenant: TenantEntry, origin: Origin, points: int, *, messages: int = 1) -> None:
+        """Charge messages to the quotas of its tenant; who has used them up is not read until they refill.
 
         Nothing is refused: what has come in is stored, and the next is made to wait at its sender.
         """
         wait = 0.0
         if tenant.message_rate:
-            wait = self._messages_meter.charge(tenant.id, 1, tenant.message_rate)
+            wait = self._messages_meter.charge(tenant.id, messages, tenant.message_rate)
         if tenant.point_rate:
             wait = max(wait, self._points_meter.charge(tenant.id, points, tenant.point_rate))
         hold = getattr(origin, "hold_back", None)
@@ -162,25 +224,40 @@ class Queue:
 
     def wake(self) -> None:
         """Wake as many idle writers as there are batches, those that still fill in their time."""
-        ready = len(self._light) + len(self._heavy)
-        if not ready or not (self._idle or self._idle_express):
+        if not (self._idle or self._idle_express):
             return
-        if not (self._light.closed or self._heavy.closed):
-            loop = asyncio.get_running_loop()
-            if loop.time() < self._next_open:
-                if self._timer is None:
-                    self._timer = loop.call_at(self._next_open, self._paced)
-                return
+        light, heavy = self._light, self._heavy
+        if not (light.closed or heavy.closed or light.filling or heavy.filling):
+            return
+        now = asyncio.get_running_loop().time()
+        for_express = light.ready(now)
+        ready = for_express + (heavy.ready(now) if self._may_write_heavy(now) else 0)
         for idle in (self._idle, self._idle_express):
-            while ready and idle and (idle is self._idle or len(self._light)):
+            while ready and idle and (idle is self._idle or for_express):
                 waiter = idle.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
                     ready -= 1
+        if (self._idle or self._idle_express) and self._timer is None:
+            self._wake_later(now)
+
+    def _wake_later(self, now: float) -> None:
+        """For what waits for its time alone."""
+        light, heavy = self._light, self._heavy
+        times = [lane.next_open for lane in (light, heavy) if lane.filling and lane.next_open > now]
+        if (heavy.closed or heavy.filling) and self._rest_until > now:
+            times.append(self._rest_until)
+        if times:
+            self._timer = asyncio.get_running_loop().call_at(min(times), self._paced)
 
     def _paced(self) -> None:
         self._timer = None
         self.wake()
+
+    def _may_write_heavy(self, now: float) -> bool:
+        if now >= self._restrained_until:
+            return True
+        return self._heavy_writing < max(1, self._settings.ingest_writers - 1) and now >= self._rest_until
 
     async def take(self, *, express: bool = False) -> Batch:
         """The next batch to store; for the express writer, the next of the light lane.
@@ -193,21 +270,24 @@ class Queue:
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
-            lanes = (self._light,) if express else self._in_turn()
-            paced = now < self._next_open and not (self._light.closed or self._heavy.closed)
-            for lane in lanes:
-                if lane.closed:
-                    return self._merged(lane)
-                batch = None if paced else lane.take()
-                if batch is not None:
-                    self._next_open = now + self._pace
-                    return batch
+            for lane in (self._light,) if express else self._in_turn():
+                if not lane.ready(now) or (lane is self._heavy and not self._may_write_heavy(now)):
+                    continue
+                batch = self._merged(lane, now) if lane.closed else lane.open
+                if batch is lane.open:
+                    lane.open = None
+                    lane.next_open = now + self._pace
+                assert batch is not None
+                if lane is self._heavy:
+                    batch.heavy_since = now
+                    self._heavy_writing += 1
+                return batch
             waiter = loop.create_future()
             (self._idle_express if express else self._idle).append(waiter)
             self.wake()
             await waiter
 
-    def _merged(self, lane: _Lane) -> Batch:
+    def _merged(self, lane: _Lane, now: float) -> Batch:
         """The oldest full batch, and those behind it while every other writer is busy too.
 
         A transaction has a price of its own; when batches queue up it is paid once for several.
@@ -217,6 +297,7 @@ class Queue:
         while (
             lane.closed
             and not self._idle
+            and not (lane is self._heavy and now < self._restrained_until)
             and len(batch.entries) < MERGED * settings.ingest_batch_size
             and batch.size + lane.closed[0].size <= settings.ingest_batch_bytes
         ):
@@ -230,9 +311,16 @@ class Queue:
     def settled(self, batch: Batch) -> None:
         """Everything in `batch` is committed and acknowledged: make room."""
         by_tenant = self._by_tenant
-        for entry in batch.entries:
-            self.bytes -= len(entry.message.payload) + OVERHEAD + entry.cost
-            by_tenant[entry.lane] -= 1
+        self.bytes -= sum([entry.cost for entry in batch.entries])
+        for tenant, count in Counter([entry.lane for entry in batch.entries]).items():
+            by_tenant[tenant] -= count
+            if by_tenant[tenant] <= self._share // 4:
+                self._floods.discard(tenant)
+        if batch.heavy_since:
+            now = asyncio.get_running_loop().time()
+            self._heavy_writing -= 1
+            self._rest_until = now + REST * (now - batch.heavy_since)
+            self.wake()
         self.messages -= len(batch.entries)
         for tenant in [tenant for tenant in self._held_back if by_tenant[tenant] <= self._most // 2]:
             for origin in self._held_back.pop(tenant):

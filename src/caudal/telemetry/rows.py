@@ -22,7 +22,9 @@ _TIMES = Struct(">iqiqi").pack
 _LENGTH = Struct(">i").pack
 pack_double = Struct(">d").pack
 
-HEAD_SIZE = 22
+HEAD_SIZE = 22  # with a unit
+PACKED_SIZE = 70
+"""A number with a unit and no metadata."""
 _PACKERS: dict[int, Callable[..., bytes]] = {}
 
 NULL = b"\xff\xff\xff\xff"
@@ -47,11 +49,14 @@ def tail(meta: bytes | None) -> bytes:
     return NO_META if meta is None else NULL + NULL + _jsonb(meta)
 
 
-def pack_numbers(parts: Sequence[bytes | float], count: int) -> bytes:
-    """`count` rows at once, from head (with a unit), times, number and NO_META of each in turn.
+def pack_numbers(parts: Sequence[bytes | float], count: int, *, bare: bool) -> bytes:
+    """`count` rows at once, from head, times, number and NO_META of each in turn.
 
-    One call in C for the whole message: the usual one is ten numbers with their units.
+    One call in C for the whole message: the usual one is ten numbers with their units. `bare` says that some
+    have none, and so a shorter head.
     """
+    if bare:
+        return b"".join([part if type(part) is bytes else pack_double(part) for part in parts])
     pack = _PACKERS.get(count)
     if pack is None:
         if len(_PACKERS) > 1000:

@@ -15,6 +15,21 @@ on conflict (day, tenant_id, writer) do update set
 returning pg_current_xact_id()::text as number, (select caudal.rollup_edge()) as edge
 """
 
+# All of a transaction in one message; only numbers, instants and a quoted name of ours are put into it.
+COUNT_AND_COPY = """
+call caudal.count_batch('{writer}', '{tenants}', '{messages}', '{parts}', '{first}', '{last}', {batch},
+                        {oldest});
+copy caudal.sample ({columns}) from stdin (format binary)
+"""
+
+# Asked first: a backend that is gone has either committed or never will.
+ALIVE = "select exists (select from pg_stat_activity where pid = $1 and backend_start = $2)"
+
+COUNTED = """
+select exists (select from caudal.ledger
+               where writer = $1 and batch = $2 and day >= (now() at time zone 'UTC')::date - 2)
+"""
+
 INCOMING = """
 create temporary table if not exists incoming (
   ord int generated always as identity, series int, qual smallint, unit smallint, ts timestamptz,

@@ -1,8 +1,9 @@
 """Putting a batch into the database: one transaction, after which every message of it has come to something.
 
-The fast road is a COPY straight into the table. A batch that meets a row already there takes the slower road
-through a temporary table, which tells duplicates from conflicts. A batch that the database refuses is halved
-until the bad row stands alone. Nothing here gives up because the database is away: it waits.
+The fast road is one message that counts and copies straight into the table (see transaction.py). A batch that
+meets a row already there takes the slower road through a temporary table, which tells duplicates from
+conflicts. A batch that the database refuses is halved until the bad row stands alone. Nothing here gives up
+because the database is away: it waits.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -21,9 +20,10 @@ import asyncpg
 from caudal.core import logs
 from caudal.telemetry import statements as sql
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally
-from caudal.telemetry.invalidation import Edge, Hours, Marks, add_late, add_packed, invalidate
-from caudal.telemetry.others import EPOCH, instant, store_others
-from caudal.telemetry.rows import COLUMNS, HEADER, TRAILER, split
+from caudal.telemetry.invalidation import Marks
+from caudal.telemetry.others import EPOCH
+from caudal.telemetry.rows import split
+from caudal.telemetry.transaction import LATE, Mark, fill, store_at_once, tally_simple
 
 log = logs.get("storage")
 
@@ -70,9 +70,9 @@ class Writer:
         self._connection: asyncpg.Connection[Any] | None = None
         self._backend: asyncpg.Record | None = None
         self._batch = 0
+        self._threshold = 0
         self._days = known_days
         self._marks = Marks()
-        self._marking: tuple[int, Hours] = (0, {})
         self.waiting = False
         """Whether the database is away and a batch waits for it."""
 
@@ -98,7 +98,11 @@ class Writer:
             try:
                 connection = await self._connected()
                 await self._ensure_days(connection, days)
-                done = await self._transact(connection, entries, careful)
+                done = None
+                if not careful and self._usual(entries):
+                    done = await self._at_once(connection, entries)
+                if done is None:
+                    done = await self._transact(connection, entries, careful)
             except _COLLISION as error:
                 careful = True
                 collisions += 1
@@ -159,7 +163,7 @@ class Writer:
         if entry.refusals > 2:
             await self._pause(entry.refusals, error)
         entry.rows, entry.count, entry.ack, entry.event, entry.metadata = b"", 0, None, None, None
-        entry.held_for, entry.items = None, 1
+        entry.held_for, entry.items, entry.simple = None, 1, False
         entry.dead = [Dead("storage", f"the database refused it: {error}", format=entry.format)]
         await self._store([entry], days, tallies)
 
@@ -205,72 +209,61 @@ class Writer:
             # A server that vanished without a word would hold us for as long as TCP likes.
             async with asyncio.timeout(WATCHDOG_SECONDS):
                 await transaction.start()
-                tallies, number = await self._fill(connection, entries, careful)
+                filled = await fill(connection, entries, self._new_mark(), self._marks, careful=careful)
         except BaseException:
             await self._abandon(connection, transaction)
             raise
-        await self._commit(connection, transaction, number)
-        self._marks.committed(*self._marking)
-        return tallies
+        self._threshold = filled.edge.threshold
+        await self._commit(connection, transaction, filled.number)
+        self._marks.committed(filled.edge.epoch, filled.marked)
+        return filled.tallies
 
-    async def _fill(
-        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], careful: bool
-    ) -> tuple[dict[int, Tally], str]:
-        """Everything of the transaction but its end; returns the sums, and what its verdict is found by."""
-        rows = [entry.rows for entry in entries if entry.count]
-        if not careful:
-            if rows:
-                await self._copy(connection, rows, "sample", "caudal")
-            if all(entry.simple for entry in entries):
-                tallies = _tally_simple(entries)
-            else:
-                stored = [entry.count for entry in entries]
-                tallies = await self._finish(connection, entries, stored, {})
-        else:
-            await self._copy(connection, rows, "incoming", None)
-            stored, conflicts = await self._sort_out(connection, entries)
-            tallies = await self._finish(connection, entries, stored, conflicts)
-        number, edge = await self._write_ledger(connection, entries, tallies)
-        self._marking = edge.epoch, await self._mark(connection, entries, edge)
-        return tallies, number
+    def _new_mark(self) -> Mark:
+        self._batch = random.getrandbits(63)  # names it, guards nothing
+        return Mark(self.name, self._batch)
 
-    async def _mark(self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], edge: Edge) -> Hours:
-        """Mark the finished hours that these entries add to; returns what was marked."""
-        late: Hours = {}
-        for entry in entries:
-            if entry.count and entry.oldest < edge.threshold:
-                if entry.simple:
-                    add_packed(late, entry.rows, entry.count, entry.oldest)
-                else:
-                    add_late(late, entry.rows, entry.count, edge.threshold)
-        missing = self._marks.missing(edge.epoch, late)
-        await invalidate(connection, missing)
-        return missing
+    def _usual(self, entries: Sequence[Entry]) -> bool:
+        """Whether these are samples alone, and none of them late as far as we know."""
+        threshold = self._threshold
+        return all(entry.simple and entry.oldest >= threshold for entry in entries)
 
-    async def _finish(
-        self,
-        connection: asyncpg.Connection[Any],
-        entries: Sequence[Entry],
-        stored: list[int],
-        conflicts: dict[int, list[Dead]],
-    ) -> dict[int, Tally]:
-        """Store what is not samples, and count what each message came to."""
-        for index, entry in enumerate(entries):
-            # Told afresh on every attempt: an earlier one may have been rolled back.
-            tally = Tally(messages=int(entry.whole), received=entry.items, stored=stored[index])
-            tally.dead = len(conflicts.get(index, ()))
-            tally.duplicates = entry.count - stored[index] - tally.dead
-            entry.outcome = tally
-        if conflicts or not all(entry.plain for entry in entries):
-            await store_others(connection, entries, conflicts)
-        tallies: dict[int, Tally] = {}
-        for entry in entries:
-            for device, metadata in entry.metadata or ():
-                await connection.execute(sql.METADATA, device, metadata.decode())
-            tally = entry.outcome or Tally()
-            tally.empty = entry.items - tally.stored - tally.duplicates - tally.dead - tally.held
-            tallies.setdefault(entry.tenant_id, Tally()).add(tally)
-        return tallies
+    async def _at_once(
+        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry]
+    ) -> dict[int, Tally] | None:
+        """The whole transaction in one round trip; None when it has to take the longer road."""
+        lost = self._backend
+        try:
+            async with asyncio.timeout(WATCHDOG_SECONDS):
+                return await store_at_once(connection, entries, self._new_mark())
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == LATE:
+                return None
+            if not isinstance(error, _LATER):
+                raise
+            failure: Exception = error
+        except Exception as error:
+            failure = error
+        if await self._counted_after(failure, lost):
+            return tally_simple(entries)
+        raise failure
+
+    async def _counted_after(self, error: Exception, lost: asyncpg.Record | None) -> bool:
+        """The connection (of backend `lost`) failed over a transaction: whether that was committed."""
+        attempt = 0
+        while True:
+            attempt += 1
+            await self._pause(attempt, error)
+            try:
+                fresh = await self._connected()
+                await fresh.execute("set role none")
+                try:
+                    alive = lost is not None and await fresh.fetchval(sql.ALIVE, *lost)
+                finally:
+                    await fresh.execute("reset role")
+                if not alive:
+                    return bool(await fresh.fetchval(sql.COUNTED, self.name, self._batch))
+            except _LATER:
+                continue
 
     async def _abandon(self, connection: asyncpg.Connection[Any], transaction: Any) -> None:
         """Roll back; a connection that cannot even do that is of no more use."""
@@ -303,75 +296,6 @@ class Writer:
                 if verdict["committed"]:
                     return
                 raise
-
-    async def _copy(
-        self, connection: asyncpg.Connection[Any], rows: list[bytes], table: str, schema: str | None
-    ) -> None:
-        async def source() -> AsyncIterator[bytes]:
-            yield b"".join((HEADER, *rows, TRAILER))
-
-        await connection.copy_to_table(
-            table, source=source(), schema_name=schema, columns=COLUMNS, format="binary"
-        )
-
-    async def _sort_out(
-        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry]
-    ) -> tuple[list[int], dict[int, list[Dead]]]:
-        """Store what is new of `incoming`; returns rows stored and conflicts for each entry."""
-        await connection.execute(sql.INSERT_NEW)
-        stored = [entry.count for entry in entries]
-        conflicts: dict[int, list[Dead]] = {}
-        owner = [index for index, entry in enumerate(entries) for _ in range(entry.count)]
-        rows = await connection.fetch(sql.NOT_STORED)
-        if not rows:
-            return stored, conflicts
-        first = await connection.fetchval("select min(ord) from incoming")
-        for row in rows:
-            index = owner[row["ord"] - first]
-            stored[index] -= 1
-            if not row["same"]:
-                sentence = (
-                    f"{row['point']} at {row['ts'].isoformat()} is stored as {row['kept']!s:.80}; "
-                    f"{row['refused']!s:.80} contradicts it"
-                )
-                conflicts.setdefault(index, []).append(
-                    Dead("conflict", sentence, format=entries[index].format)
-                )
-        return stored, conflicts
-
-    async def _write_ledger(
-        self, connection: asyncpg.Connection[Any], entries: Sequence[Entry], tallies: dict[int, Tally]
-    ) -> tuple[str, Edge]:
-        """Count; returns the transaction's number, and what its samples are late by."""
-        ordered = sorted(tallies.items())
-        received = [entry.message.received for entry in entries]
-        self._batch = random.getrandbits(63)  # names it, guards nothing
-        rows = await connection.fetch(
-            sql.LEDGER,
-            self.name,
-            instant(min(received)),
-            instant(max(received)),
-            [tenant for tenant, _ in ordered],
-            *(
-                [getattr(tally, name) for _, tally in ordered]
-                for name in ("messages", "received", "stored", "duplicates", "dead", "held", "empty")
-            ),
-            self._batch,
-        )
-        return rows[0]["number"], Edge(*rows[0]["edge"])
-
-
-def _tally_simple(entries: Sequence[Entry]) -> dict[int, Tally]:
-    """The sums of messages that were samples alone, all stored."""
-    tallies: dict[int, Tally] = {}
-    for tenant, run in groupby(entries, attrgetter("tenant_id")):
-        counts = [entry.count for entry in run]
-        points = sum(counts)
-        tally = tallies.setdefault(tenant, Tally())
-        tally.messages += len(counts)
-        tally.received += points
-        tally.stored += points
-    return tallies
 
 
 def _one_row_each(entry: Entry) -> list[Entry]:

@@ -16,6 +16,7 @@ from caudal.mqtt.endpoint import Endpoint
 from caudal.mqtt.loadclient import LoadFleet
 from caudal.mqtt.ports import Inbound
 from caudal.mqtt.settings import EndpointSettings
+from caudal.registry.directory import Directory
 from caudal.telemetry import ledger
 from caudal.telemetry.batch import Dead, Tally, Told
 from caudal.telemetry.submit import Message, Outcome, submit
@@ -55,6 +56,21 @@ async def test_a_row_that_the_database_refuses_stands_alone(
     assert outcomes[0].tally.stored == 9
     assert sum(outcome.tally.stored for outcome in outcomes) == 589
     assert await pool.fetchval("select count(*) from caudal.sample") == 599
+    await agrees(pool)
+
+
+async def test_a_message_of_one_refused_number_is_a_dead_letter(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any]
+) -> None:
+    await pool.execute("update caudal.rollup_state set threshold = '2025-01-01'")
+    pipeline = await make_pipeline()
+    await submit(pipeline, [v1("a", 0, ("t", 0))])
+    await submit(pipeline, [v1("a", 1, ("t", 1))])  # from here on it is known by heart
+    await pool.execute("alter table caudal.sample add constraint unlucky check (v_num <> 13)")
+    outcomes = await submit(pipeline, [v1("a", n, ("t", n)) for n in range(2, 40)])
+    assert dead(outcomes) == ["storage"]
+    assert sum(outcome.tally.stored for outcome in outcomes) == 37
+    assert await pool.fetchval("select count(*) from caudal.dead_letter") == 1
     await agrees(pool)
 
 
@@ -118,6 +134,37 @@ async def test_limits_of_a_tenant(make_pipeline: MakePipeline, pool: asyncpg.Poo
     huge: Message = ("traksense/acme/plant/d0/telem", b"[" + b"1," * 5_000_000 + b"1]", ANYONE)
     assert dead(await submit(pipeline, [huge])) == ["too_large"]
     assert await pool.fetchval("select max(length(payload)) from caudal.dead_letter") > 10_000_000
+    await agrees(pool)
+
+
+async def test_a_tenant_with_all_its_series_is_not_asked_about_for_each_message(
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pool.execute("insert into caudal.tenant(name, max_series) values ('acme', 1)")
+    pipeline = await make_pipeline()
+    await submit(pipeline, [v1("a", 0, ("t", 1))])
+    asked = 0
+    ensure = Directory.ensure
+
+    async def counted(self: Directory, wanted: Any) -> None:
+        nonlocal asked
+        asked += len(wanted)
+        await ensure(self, wanted)
+
+    monkeypatch.setattr(Directory, "ensure", counted)
+    for second in range(1, 31):
+        outcomes = await submit(pipeline, [v1("a", second, ("t", 1), (f"more {second}", 2))])
+        assert dead(outcomes) == ["too_large"]
+        assert outcomes[0].tally.stored == 1
+    assert 1 <= asked <= 10
+    # More room is known of at once, as any change of the registry is.
+    await pool.execute("update caudal.tenant set max_series = 2")
+    for _ in range(100):
+        outcomes = await submit(pipeline, [v1("a", 31, ("one more", 2))])
+        if not dead(outcomes):
+            break
+        await asyncio.sleep(0.05)
+    assert not dead(outcomes)
     await agrees(pool)
 
 

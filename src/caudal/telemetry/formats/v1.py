@@ -5,6 +5,7 @@ that a value is suspect or bad; any other value of it is ignored, as unknown key
 what arrives is this.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -33,12 +34,15 @@ from caudal.telemetry.model import (
     Match,
     Sample,
 )
+from caudal.telemetry.rows import NO_META, pack_numbers, times
 from caudal.telemetry.timestamps import EPOCH, MAX_US, MIN_US
 
 NAME = "v1"
 _KINDS: Final[tuple[Kind, ...]] = ("num", "float", "bool", "enum", "text")
 _BACKSLASH: Final = 0x5C
 _NUL: Final = b"\\u0000"
+QUICK_MAX: Final = 1000
+"""Points in a message that `numbers` takes."""
 
 
 class _Point(msgspec.Struct, gc=False):
@@ -97,6 +101,59 @@ def fast(payload: bytes, context: Context) -> Decoded | None:
         return Decoded("v1", samples)
     meta = raw_meta(raw, limits.meta_bytes) if len(raw) <= limits.meta_bytes else None
     return None if meta is None else Decoded("v1", samples, (), meta)
+
+
+class _Number(msgspec.Struct, gc=False):
+    name: str
+    v: float
+    t: Literal["num", "float"] = "num"
+    u: str | None = None
+    qual: Literal[0] = 0
+    q: Literal[0] = 0
+
+
+class _Numbers(msgspec.Struct, gc=False):
+    schema: Literal["v1"]
+    ts: Annotated[datetime, msgspec.Meta(tz=True)]
+    points: list[_Number]
+    meta: None = None
+
+
+_decode_numbers: Final = msgspec.json.Decoder(_Numbers).decode
+
+
+def numbers(
+    payload: bytes, heads: Mapping[str, tuple[str | None, bytes]], received: int, horizon: int
+) -> tuple[bytes, int, int] | None:
+    """Straight to rows, how many, and their instant: good numbers of known points in their usual units.
+
+    `heads` has the unit and the first columns of each known point; `received` and `horizon` as in `Context`.
+    None for every other message. Names and units are compared with known ones and need no other check.
+    """
+    if not payload.isascii():
+        return None
+    try:
+        message = _decode_numbers(payload)
+    except (ValueError, RecursionError):
+        return None
+    delta = message.ts - EPOCH
+    ts = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    points = message.points
+    if not MIN_US <= ts <= horizon or not 0 < len(points) <= QUICK_MAX:
+        return None
+    middle = times(ts, received)
+    known = heads.get
+    parts: list[bytes | float] = []
+    bare = False
+    for point in points:
+        unit = point.u
+        found = known(point.name)
+        if found is None or found[0] != unit:
+            return None
+        if unit is None:
+            bare = True
+        parts += (found[1], middle, point.v, NO_META)
+    return pack_numbers(parts, len(points), bare=bare), len(points), ts
 
 
 def recognises(doc: object) -> Match:
