@@ -238,7 +238,7 @@ class Queue:
                 if not waiter.done():
                     waiter.set_result(None)
                     ready -= 1
-        if (self._idle or self._idle_express) and self._timer is None:
+        if self._idle or self._idle_express:
             self._wake_later(now)
 
     def _wake_later(self, now: float) -> None:
@@ -247,8 +247,14 @@ class Queue:
         times = [lane.next_open for lane in (light, heavy) if lane.filling and lane.next_open > now]
         if (heavy.closed or heavy.filling) and self._rest_until > now:
             times.append(self._rest_until)
-        if times:
-            self._timer = asyncio.get_running_loop().call_at(min(times), self._paced)
+        if not times:
+            return
+        at = min(times)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._paced)
 
     def _paced(self) -> None:
         self._timer = None
