@@ -75,6 +75,19 @@ async def test_a_flood_is_restrained_while_others_are_heard() -> None:
     assert FLOOD in tenants(await asyncio.wait_for(waiting, 1))
 
 
+async def test_a_flood_s_rest_does_not_hold_up_the_others() -> None:
+    queue = Queue(SETTINGS)
+    arrive(queue, FLOOD, Source(), 1000)
+    queue.settled(await queue.take(express=True))
+    arrive(queue, QUIET, Source())
+    queue.settled(await queue.take(express=True))
+    queue._rest_until = asyncio.get_running_loop().time() + 10
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    arrive(queue, QUIET, Source())  # paced: due in some milliseconds
+    assert QUIET in tenants(await asyncio.wait_for(waiting, 0.5))
+
+
 async def test_a_flood_has_every_writer_while_nobody_else_is_heard() -> None:
     queue = Queue(SETTINGS)
     arrive(queue, FLOOD, Source(), 1000)
