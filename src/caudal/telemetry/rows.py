@@ -49,7 +49,7 @@ def tail(meta: bytes | None) -> bytes:
     return NO_META if meta is None else NULL + NULL + _jsonb(meta)
 
 
-def pack_numbers(parts: Sequence[bytes | float], count: int, *, bare: bool) -> bytes:
+def pack_numbers(parts: Sequence[bytes | float], count: int, *, bare: bool = False) -> bytes:
     """`count` rows at once, from head, times, number and NO_META of each in turn.
 
     One call in C for the whole message: the usual one is ten numbers with their units. `bare` says that some
