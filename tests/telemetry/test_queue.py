@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import uvloop
+
 from caudal.mqtt.ports import Inbound, Principal
 from caudal.telemetry.batch import Batch, Entry
 from caudal.telemetry.queue import Queue
@@ -86,6 +88,21 @@ async def test_a_flood_s_rest_does_not_hold_up_the_others() -> None:
     await asyncio.sleep(0)
     arrive(queue, QUIET, Source())  # paced: due in some milliseconds
     assert QUIET in tenants(await asyncio.wait_for(waiting, 0.5))
+
+
+def test_a_timer_that_is_due_at_once_under_uvloop() -> None:
+    async def main() -> None:
+        queue = Queue(SETTINGS)
+        loop = asyncio.get_running_loop()
+        for wait in (0.0001, 0.0):
+            queue._light.next_open = loop.time() + wait
+            waiting = asyncio.create_task(queue.take())
+            await asyncio.sleep(0)
+            for _ in range(3):
+                arrive(queue, QUIET, Source())
+            queue.settled(await asyncio.wait_for(waiting, 1))
+
+    uvloop.run(main())
 
 
 async def test_a_flood_has_every_writer_while_nobody_else_is_heard() -> None:

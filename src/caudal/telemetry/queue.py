@@ -79,6 +79,7 @@ class Queue:
         self._heavy_writing = 0
         self._pace = settings.ingest_pace_ms / 1000
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # uvloop's handle of what is due at once cannot say
         self._idle: deque[asyncio.Future[None]] = deque()
         self._idle_express: deque[asyncio.Future[None]] = deque()
         self._by_tenant: Counter[int] = Counter()
@@ -251,9 +252,10 @@ class Queue:
             return
         at = min(times)
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
+        self._timer_at = at
         self._timer = asyncio.get_running_loop().call_at(at, self._paced)
 
     def _paced(self) -> None:
