@@ -28,11 +28,21 @@ ORDER = {"GET": 0, "POST": 1, "PUT": 2, "PATCH": 3, "DELETE": 4}
 ENDS = ("remove", "revoke", "withdraw", "reject", "discard")
 
 
-def late(operation: Any) -> tuple[int, int]:
-    """When an operation's own tenant tries it: what ends a thing comes last, parts before wholes."""
-    if operation.path.endswith(ENDS) or operation.method == "DELETE":
-        return ORDER["DELETE"], -operation.path.count("/")
-    return ORDER[operation.method], 0
+# What other things stand in: ended after all of them, in this order.
+WHOLES = ("/api/devices/", "/api/gateways/", "/api/sites/")
+
+
+def late(operation: Any) -> tuple[int, int, int]:
+    """When an operation's own tenant tries it: what ends a thing comes last, parts before wholes.
+
+    The console ends the same things as the API; it comes after it, and its cases allow for what is gone.
+    """
+    path: str = operation.path
+    if not path.endswith(ENDS) and operation.method != "DELETE":
+        return ORDER[operation.method], 0, 0
+    if operation.method == "DELETE" and path.count("/") == 3 and path.startswith(WHOLES):
+        return ORDER["DELETE"], 2, next(at for at, whole in enumerate(WHOLES) if path.startswith(whole))
+    return ORDER["DELETE"], int(path.startswith("/console")), -path.count("/")
 
 
 def fill(value: Any, names: dict[str, Any]) -> Any:
