@@ -152,7 +152,9 @@ async def latest(
     door: Database,
     site: Annotated[
         str | None,
-        QueryParameter(min_length=1, max_length=200, description="Left out: all of the account"),
+        QueryParameter(
+            min_length=1, max_length=200, pattern=r"^[^\x00]*$", description="Left out: all of the account"
+        ),
     ] = None,
 ) -> LatestValues:
     """The newest sample of every point of a site."""
