@@ -179,13 +179,14 @@ def test_who_runs_the_installation_makes_and_limits_tenants(
     page.wait_for_selector("#notice .bad")
     page.fill("[name=max_series]", "50")
     page.fill("[name=points_per_second]", "20")
+    page.fill("[name=storage_gigabytes]", "2.5")
     page.get_by_role("button", name="Save").click()
     page.wait_for_selector("#notice .good")
     row = site.run(site.admin.fetchrow(
-        "select t.max_series, q.points_per_second, q.messages_per_second from caudal.tenant t"
-        " join caudal.quota q on q.tenant_id = t.id where t.name = 'nova-fabrica'"
+        "select t.max_series, q.points_per_second, q.messages_per_second, q.storage_bytes"
+        " from caudal.tenant t join caudal.quota q on q.tenant_id = t.id where t.name = 'nova-fabrica'"
     ))  # fmt: skip
-    assert tuple(row) == (50, 20, None)
+    assert tuple(row) == (50, 20, None, 2_500_000_000)
     # The invited owner comes in by the link, and finds an empty account.
     stranger = window().go("/invitation#" + link.split("#")[1])
     stranger.fill("[name=username]", "dona")

@@ -56,15 +56,18 @@ grant execute on function caudal.console_installation() to caudal_app;
 create function caudal.console_tenants(wanted int default null)
   returns table(id int, name text, display_name text, time_zone text, created_at timestamptz, people bigint, devices bigint,
                 online bigint, series bigint, dead_letters bigint, last_heard timestamptz, max_series int,
-                requests_per_second int, messages_per_second int, points_per_second int)
+                requests_per_second int, messages_per_second int, points_per_second int,
+                storage_bytes bigint, used_bytes bigint, "full" boolean)
   language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select t.id, t.name, t.display_name, t.time_zone, t.created_at,
          (select count(*) from caudal.membership m where m.tenant_id = t.id),
          d.n, d.online, (select count(*) from caudal.series s where s.tenant_id = t.id),
          (select count(*) from caudal.dead_letter l where l.tenant_id = t.id and l.status = 'open'),
-         d.heard, t.max_series, q.requests_per_second, q.messages_per_second, q.points_per_second
+         d.heard, t.max_series, q.requests_per_second, q.messages_per_second, q.points_per_second,
+         q.storage_bytes, u.storage_bytes, coalesce(u.over, false)
   from caudal.tenant t
   left join caudal.quota q on q.tenant_id = t.id
+  left join caudal.usage u on u.tenant_id = t.id
   cross join lateral (select count(*) as n, count(*) filter (where is_online) as online, max(last_heard) as heard
                       from caudal.device where tenant_id = t.id) d
   where wanted is null or t.id = wanted order by t.name limit 500
@@ -76,15 +79,19 @@ create function caudal.console_make_tenant(wanted_name text, title text) returns
 $$;
 
 -- Limits of a tenant; null: the installation's own. Returns whether there is such a tenant.
-create function caudal.console_limit_tenant(wanted int, series int, requests int, messages int, points int) returns boolean
+create function caudal.console_limit_tenant(wanted int, series int, requests int, messages int, points int,
+                                            storage bigint) returns boolean
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   update caudal.tenant set max_series = series where id = wanted;
   if not found then return false; end if;
-  insert into caudal.quota as q (tenant_id, requests_per_second, messages_per_second, points_per_second)
-    values (wanted, requests, messages, points)
+  insert into caudal.quota as q (tenant_id, requests_per_second, messages_per_second, points_per_second, storage_bytes)
+    values (wanted, requests, messages, points, storage)
   on conflict (tenant_id) do update set requests_per_second = excluded.requests_per_second,
-    messages_per_second = excluded.messages_per_second, points_per_second = excluded.points_per_second;
+    messages_per_second = excluded.messages_per_second, points_per_second = excluded.points_per_second,
+    storage_bytes = excluded.storage_bytes;
+  -- In force now, not when storage is measured next.
+  perform caudal.measure_usage(true);
   return true;
 end $$;
 
@@ -92,7 +99,7 @@ do $$
 declare name text;
 begin
   foreach name in array array['console_tenants(int)', 'console_make_tenant(text, text)',
-                              'console_limit_tenant(int, int, int, int, int)'] loop
+                              'console_limit_tenant(int, int, int, int, int, bigint)'] loop
     execute format('revoke execute on function caudal.%s from public', name);
     execute format('grant execute on function caudal.%s to caudal_app', name);
   end loop;

@@ -30,6 +30,9 @@ NEEDS = frozenset({"post", "people_settings"})
 READ = [requires(Action.OPERATIONS_READ)]
 WRITE = [requires(Action.TENANT_WRITE)]
 MOST = 2**31 - 1
+GIGABYTE = 10**9
+# Bytes of a quota of storage: what a form's number of gigabytes says to the byte.
+MOST_BYTES = 9 * 10**15
 
 
 def runs_installation(principal: Principal, settings: PeopleSettings) -> None:
@@ -62,8 +65,33 @@ async def tenant_page(
     async with door.read() as connection:
         row = await _one(connection, tenant_id)
     return view.page(
-        "one_tenant.html", section="all_tenants", tenant=row, usual_requests=people_settings.rate_limit_tenant
+        "one_tenant.html",
+        section="all_tenants",
+        tenant=row,
+        usual_requests=people_settings.rate_limit_tenant,
+        gigabytes=gigabytes_text(row["storage_bytes"]),
     )
+
+
+def gigabytes_text(count: int | None) -> str:
+    """Bytes in gigabytes, exactly, as the form takes them back; empty for none."""
+    if count is None:
+        return ""
+    whole, rest = divmod(count, GIGABYTE)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+def _storage(form: dict[str, str]) -> int | None:
+    """The quota of storage in a form, in bytes. Raises InvalidInput."""
+    given = forms.decimal(form, "storage_gigabytes")
+    if given is None:
+        return None
+    count = round(given * GIGABYTE) if abs(given) <= MOST_BYTES / GIGABYTE else 0
+    if not count >= 1:
+        raise InvalidInput(
+            f"storage_gigabytes: a number above 0, at most {MOST_BYTES // GIGABYTE}, or empty."
+        )
+    return count
 
 
 async def _one(connection: Any, tenant_id: int) -> Any:
@@ -122,16 +150,17 @@ async def limit_tenant(
     runs_installation(principal, people_settings)
     form = forms.texts(await request.form())
     names = ("max_series", "requests_per_second", "messages_per_second", "points_per_second")
-    limits = {name: forms.whole(form, name) for name in names}
+    limits: dict[str, int | None] = {name: forms.whole(form, name) for name in names}
     for name, value in limits.items():
         if value is not None and not 1 <= value <= MOST:
             raise InvalidInput(f"{name}: a whole number from 1 to {MOST}, or empty.")
     if limits["max_series"] is None:
         raise InvalidInput("max_series: give a number.")
+    limits["storage_bytes"] = _storage(form)
     async with door.write() as connection:
         await _one(connection, tenant_id)
         await connection.execute(
-            "select caudal.console_limit_tenant($1, $2, $3, $4, $5)", tenant_id, *limits.values()
+            "select caudal.console_limit_tenant($1, $2, $3, $4, $5, $6)", tenant_id, *limits.values()
         )
         await audit.record(connection, principal, "tenant.limited", f"tenant:{tenant_id}", **limits)
     return view.go(f"/console/installation/tenants/{tenant_id}", done="saved")

@@ -100,5 +100,11 @@ WORDS = {
     "all_tenants.requests": ("Requests a second", "Requisições por segundo"),
     "all_tenants.messages": ("Messages a second", "Mensagens por segundo"),
     "all_tenants.points": ("Points a second", "Pontos por segundo"),
+    "all_tenants.storage": ("Storage", "Armazenamento"),
+    "all_tenants.storage_most": ("Storage at most, GB", "Armazenamento máximo, GB"),
+    "all_tenants.storage_hint": (
+        "1 GB is 10⁹ bytes. What comes beyond it is kept as dead letters, and uploads are refused.",
+        "1 GB são 10⁹ bytes. O que passar disso vira mensagem com erro; envios são recusados.",
+    ),
     "all_tenants.no_limit": ("no limit", "sem limite"),
 }
