@@ -60,11 +60,30 @@ async def test_a_tenant_and_its_owner(running_api: Any, shell: Shell) -> None:
 
 
 async def test_suspended_and_resumed(running_api: Any, shell: Shell) -> None:
-    headers = await running_api.headers("acme")
+    _, headers = await running_api.person("acme", Role.OWNER, username="ana")
+    key = await running_api.client.post(
+        "/api/keys", headers=headers, json={"name": "panel", "scopes": ["registry:read"]}
+    )
+    assert key.status_code == 201, key.text
+    by_key = {"X-API-Key": key.json()["key"]}
+
+    async def doors() -> list[int]:
+        """A token, an API key, a password, and the console's form."""
+        return [
+            (await running_api.client.get("/api/me", headers=headers)).status_code,
+            (await running_api.client.get("/api/devices", headers=by_key)).status_code,
+            await sign_in(running_api, "ana", "secret"),
+            (
+                await running_api.client.post("/console/sign-in", data={"login": "ana", "password": "secret"})
+            ).status_code,
+        ]
+
+    assert await doors() == [200, 200, 200, 303]
     await shell.run(tenant.command, "suspend", "acme")
-    assert (await running_api.client.get("/api/me", headers=headers)).status_code == 401
+    assert await doors() == [401, 401, 403, 403]
+    assert "suspended" in await shell.run(tenant.command, "list")
     await shell.run(tenant.command, "resume", "acme")
-    assert (await running_api.client.get("/api/me", headers=headers)).status_code == 200
+    assert await doors() == [200, 200, 200, 303]
     entries = (await running_api.client.get("/api/audit", headers=headers)).json()["items"]
     assert [entry["action"] for entry in entries[:2]] == ["tenant.active", "tenant.suspended"]
     assert entries[0]["actor"] == "operator"
