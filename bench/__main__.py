@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-SUITES = ("telemetry", "accept", "connectors", "files", "registry", "api")
+SUITES = ("telemetry", "accept", "connectors", "files", "registry", "api", "fairness")
 RESULTS = Path(__file__).parent / "results"
 
 

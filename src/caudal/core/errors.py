@@ -58,13 +58,14 @@ class TooLarge(CaudalError):
 
 
 class RateLimited(CaudalError):
-    """Too much in too short a time; `retry_after` is in seconds."""
+    """Too much in too short a time; `retry_after` is in seconds, `closing` ends the connection too."""
 
     code, status, retryable = "rate_limited", 429, True
 
-    def __init__(self, sentence: str, *, retry_after: float = 1.0) -> None:
+    def __init__(self, sentence: str, *, retry_after: float = 1.0, closing: bool = False) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
+        self.closing = closing
 
 
 class Unavailable(CaudalError):

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import asyncpg
 
+from caudal.core import db
 from caudal.core.errors import Unauthenticated
 from caudal.registry.permissions import NOT_FOR_KEYS, Action, Role
 from caudal.registry.principal import Principal, person
@@ -67,6 +68,7 @@ class Authenticator:
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._claims: OrderedDict[str, Claims] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Known]] = {}
+        self._rates: OrderedDict[int, tuple[float | None, float]] = OrderedDict()
 
     async def bearer(self, token: str) -> Known:
         """The caller with this access token or API key. Raises Unauthenticated."""
@@ -189,7 +191,22 @@ class Authenticator:
         found = await self.devices.authenticate_device(user, password) if self.devices else None
         if found is None:
             raise Unauthenticated("The device's name or password is wrong.")
-        return Known(found, time.monotonic() + self._fresh, float("inf"), None)
+        rate = await self._rate(found)
+        return Known(found, time.monotonic() + self._fresh, float("inf"), rate)
+
+    async def _rate(self, found: Principal) -> float | None:
+        """The request rate of a device's tenant, asked once for all of its devices that come together."""
+        now = time.monotonic()
+        rate, until = self._rates.get(found.tenant_id, (None, 0.0))
+        if until < now:
+            async with db.tenant_transaction(self._pool, found.tenant, readonly=True) as connection:
+                rate = await connection.fetchval(
+                    "select requests_per_second from caudal.quota where tenant_id = $1", found.tenant_id
+                )
+            self._rates[found.tenant_id] = (rate, now + self._fresh)
+            while len(self._rates) > self._size:
+                self._rates.popitem(last=False)
+        return rate
 
 
 _ACTIONS = frozenset(str(action) for action in Action)

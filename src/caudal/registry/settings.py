@@ -31,7 +31,11 @@ class PeopleSettings(msgspec.Struct, frozen=True):
         int, setting("Seconds after which a change of role, or a withdrawn key, is in force", ge=0)
     ] = 5
     rate_limit_tenant: Annotated[
-        int, setting("Requests a second of a tenant, unless its quota says otherwise; 0: no limit", ge=0)
+        int,
+        setting(
+            "Requests a second of a tenant in each process, unless its quota says otherwise; 0: no limit",
+            ge=0,
+        ),
     ] = 20_000
     rate_limit_address: Annotated[
         int, setting("Requests a second of an address that has not signed in; 0: no limit", ge=0)

@@ -19,9 +19,11 @@ from caudal.registry.permissions import Action
 from caudal.registry.quotas import Limiter
 
 COOKIE = "caudal_session"
-HOLD_SECONDS = 1.0
-# Refusals that wait at a time; beyond, they go out at once.
-HELD_MAX = 1000
+# A refusal waits a second, and a hundredth more for each of the same tenant that waits already: so at most a
+# hundred go out a second, one by one, however many connections ask, and their next requests come as evenly.
+HOLD_SECONDS, HOLD_STEP, HOLD_MOST = 1.0, 0.01, 10.0
+# Refusals of one tenant that wait at a time; beyond, they go out at once and their connection is closed.
+HELD_MAX = 5000
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -31,7 +33,8 @@ class Gate:
     def __init__(self, authenticator: Authenticator, *, tenant_rate: float, address_rate: float) -> None:
         self.authenticator = authenticator
         self._tenants = Limiter(tenant_rate)
-        self._held = 0
+        # Refusals that wait, by tenant.
+        self._held: dict[int, int] = {}
         # Five seconds' worth at once: a browser that opens a page, an office behind one address.
         self._addresses = Limiter(address_rate, burst=address_rate * 5)
 
@@ -51,21 +54,31 @@ class Gate:
             raise
         wait = self._tenants.take(known.principal.tenant_id, rate=known.rate)
         if wait:
-            await self._hold()
+            await self.hold(known.principal.tenant_id)
             raise RateLimited("Your tenant's requests a second are used up. Wait a moment.", retry_after=wait)
         return known
 
-    async def _hold(self) -> None:
-        """Let a refusal wait, so that who comes again at once cannot keep us busy with refusing.
+    @property
+    def waiting(self) -> int:
+        """Refusals that wait, of all tenants."""
+        return sum(self._held.values())
 
-        As long as the least `Retry-After` that we say: fifty connections are fifty refusals a second.
+    async def hold(self, tenant_id: int) -> None:
+        """Let a refusal wait, so that who comes again at once cannot keep us busy with refusing (ADR 0086).
+
+        Until it has gone out nothing more is read from its connection. Raises RateLimited, to be closed with,
+        when too many wait.
         """
-        if self._held < HELD_MAX:
-            self._held += 1
-            try:
-                await asyncio.sleep(HOLD_SECONDS)
-            finally:
-                self._held -= 1
+        before = self._held.get(tenant_id, 0)
+        if before >= HELD_MAX:
+            raise RateLimited("Far too many requests at once. Wait a moment.", closing=True)
+        self._held[tenant_id] = before + 1
+        try:
+            await asyncio.sleep(min(HOLD_MOST, HOLD_SECONDS + before * HOLD_STEP))
+        finally:
+            self._held[tenant_id] -= 1
+            if not self._held[tenant_id]:
+                del self._held[tenant_id]
 
     async def _known(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Known:
         headers = connection.headers

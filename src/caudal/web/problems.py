@@ -84,6 +84,8 @@ def on_caudal_error(request: Request[Any, Any, Any], error: CaudalError) -> Resp
     headers = {}
     if isinstance(error, RateLimited):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        if error.closing:
+            headers["Connection"] = "close"
     elif error.retryable:
         headers["Retry-After"] = "1"
     if error.status == 401:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from caudal.registry.mosquitto import MosquittoSettings
 from caudal.registry.permissions import Role
 from caudal.registry.pki.settings import PkiSettings
 from caudal.telemetry.settings import IngestSettings
+from caudal.web import guards
 
 MAC = "aa:bb:cc:dd:ee:01"
 TELEM = "traksense/acme/plant/pump/telem"
@@ -185,10 +187,15 @@ async def test_quotas_of_messages_and_points_hold_over_http_too(http: Http) -> N
     kind = {"content-type": "application/x-ndjson"}
     # A second's worth at once, and what is beyond it is a debt: nothing of the body is lost.
     assert (await http.send("/api/ingest/devices/pump", body, **kind))["messages"] == 80
-    answer = await http.api.client.post("/api/ingest/devices/pump", content=body, headers=http.headers)
+    began = time.monotonic()
+    answer, _ = await asyncio.gather(
+        http.api.client.post("/api/ingest/devices/pump", content=body, headers=http.headers),
+        http.send("/api/ingest", {"topic": TELEM, "payload": v1(1)}, 429),
+    )
     assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
     assert answer.headers["retry-after"] == "1"
-    await http.send("/api/ingest", {"topic": TELEM, "payload": v1(1)}, 429)
+    # The refusal waits, so that who sends on at once cannot keep us busy with refusing.
+    assert time.monotonic() - began >= guards.HOLD_SECONDS
     # Another tenant notices nothing.
     other = await http.api.client.post(
         "/api/ingest/devices/pump", content=json.dumps(v1(1)).encode(), headers=free
@@ -237,9 +244,40 @@ async def test_device_credentials(http: Http) -> None:
     await device.send("/api/ingest/devices/pump", v1(4), 401)
     refused = await http.api.client.post("/api/device/credentials", headers=http.headers)
     assert refused.status_code == 401
+    # Nothing comes in for a tenant that is suspended, whoever brings it.
+    device.headers = basic(following.json()["password"])
+    await http.api.admin.execute("update caudal.tenant set status = 'suspended' where name = 'acme'")
+    for sender in (device, http):
+        await sender.send("/api/ingest/devices/pump", v1(4), 401)
+    await http.api.admin.execute("update caudal.tenant set status = 'active' where name = 'acme'")
+    for sender in (device, http):
+        await sender.send("/api/ingest/devices/pump", v1(4))
     viewer = Http(http.api)
     viewer.headers = await http.api.headers("acme", Role.VIEWER)
     await viewer.send("/api/ingest/devices/pump", v1(1), 403)
+
+
+async def test_what_devices_ask_counts_against_their_tenant_s_requests(http: Http) -> None:
+    made = await http.api.client.post("/api/devices", headers=http.headers, json={"name": "pump"})
+    path = f"/api/devices/{made.json()['id']}/credentials"
+    issued = (await http.api.client.post(path, headers=http.headers)).json()
+    raw = base64.b64encode(f"{issued['username']}:{issued['password']}".encode()).decode()
+    await http.api.admin.execute(
+        "insert into caudal.quota(tenant_id, requests_per_second)"
+        " select id, 1 from caudal.tenant where name = 'acme'"
+    )
+    # The quota begins with a full second's worth, taken by whoever of the tenant comes first.
+    came = await asyncio.gather(
+        *(
+            http.api.client.post(
+                "/api/ingest/devices/pump",
+                content=json.dumps(v1(n)).encode(),
+                headers={"Authorization": f"Basic {raw}"},
+            )
+            for n in range(3)
+        )
+    )
+    assert sorted(answer.status_code for answer in came) == [202, 429, 429]
 
 
 async def test_held_until_claimed(http: Http) -> None:

@@ -104,13 +104,14 @@ def _outcome(index: int, came: Outcome) -> MessageOutcome:
     )  # fmt: skip
 
 
-def _in_time(pipeline: Pipeline, principal: Caller) -> None:
+async def _in_time(request: Request_, pipeline: Pipeline, principal: Caller) -> None:
     """That the tenant's messages are not used up: what a device on MQTT is not read for, is said here.
 
-    Raises RateLimited. A body is taken whole, and its excess paid off by waiting.
+    Raises RateLimited, as late as any refusal. A body is taken whole, and its excess paid off by waiting.
     """
     wait = pipeline.overdrawn(principal.tenant)
     if wait:
+        await request.app.state.gate.hold(principal.tenant_id)
         raise RateLimited("Your tenant's messages are used up for the moment. Wait.", retry_after=wait)
 
 
@@ -173,7 +174,7 @@ async def _own(
     request: Request_, topic: str, pipeline: Pipeline, principal: Caller, rules: Access, door: Door
 ) -> Accepted:
     """Payloads of one topic: the body is one, or holds one a line."""
-    _in_time(pipeline, principal)
+    await _in_time(request, pipeline, principal)
     body = await _body(request)
     payloads = list(bodies.lines(body)) if _ndjson(request) else [body]
     if len(payloads) > MESSAGES_MAX:
@@ -256,7 +257,7 @@ async def ingest(
 
     `payload` is an object, an array, or a string that holds what the device sent.
     """
-    _in_time(pipeline, principal)
+    await _in_time(request, pipeline, principal)
     opened = await open_body(request, ingest_settings)
     routes = [pipeline.topics.match(item.topic) if isinstance(item, Envelope) else None for item in opened]
     rights = await _rights(principal, rules, door, routes)
