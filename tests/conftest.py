@@ -197,6 +197,12 @@ def server_url() -> Iterator[str]:
             url = named or embedded.url
             await administer(url, f"drop database if exists {TEMPLATE}", f"create database {TEMPLATE}")
             await migrate(at_database(url, TEMPLATE))
+            # TimescaleDB's scheduler sits in every database that it may enter, and nobody can copy that one.
+            await administer(
+                url,
+                f"alter database {TEMPLATE} allow_connections false",
+                f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{TEMPLATE}'",
+            )
             return url
 
         # One process at a time: they may share a server's roles, and the system's user that it runs as.
@@ -234,6 +240,12 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool[Any]]:
     opened = await db.open_pool(database_url, minimum=1, maximum=8)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def hypertable(pool: asyncpg.Pool[Any]) -> bool:
+    """Whether samples are in a hypertable of TimescaleDB, or in partitions of ours."""
+    return bool(await pool.fetchval("select to_regclass('caudal.sample_default') is null"))
 
 
 class Api:

@@ -79,6 +79,9 @@ SESSION = {
     # Our queries are short and their plans name many partitions: compiling one took a hundred times as long
     # as running it (400 ms against 5, over the 726 chunks of two years). PostgreSQL's default is on.
     "jit": "off",
+    # TimescaleDB's, and to PostgreSQL without it a name: a statement may touch 100,000 compressed rows by
+    # default; the late readings of a fleet are more, and what retention by tenant deletes.
+    "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Upkeep of what telemetry stores: partitions ahead of time, retention, old dead letters."""
+"""Upkeep of what telemetry stores: partitions ahead of time, compression, retention, old dead letters."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ log = logs.get("maintenance")
 
 AHEAD_DAYS = 7
 _AT_ONCE = 10_000
+CHUNKS_AT_ONCE = 100
+"""Chunks compressed in one turn: then the other jobs have theirs."""
+_CHUNK_SECONDS = 6 * 3600
+_COMPRESS = "select caudal.compress_chunk($1)"
 
 
 class RetentionSettings(msgspec.Struct, frozen=True):
@@ -24,6 +28,9 @@ class RetentionSettings(msgspec.Struct, frozen=True):
 
     retention_days: Annotated[int, setting("Days that samples are kept; 0: for ever", ge=0)] = 0
     dead_letter_days: Annotated[int, setting("Days that dead letters are kept", ge=1)] = 14
+    compress_days: Annotated[
+        int, setting("TimescaleDB: days after its end that a week's chunk is compressed; 0: never", ge=0)
+    ] = 7
 
 
 class Maintenance:
@@ -61,6 +68,34 @@ class Maintenance:
             )
         return dropped
 
+    async def compression(self) -> list[str]:
+        """Compress what is old enough, on TimescaleDB; returns the chunks that were.
+
+        A chunk by itself, committed by itself: one that fails, or is being read for too long, keeps no other
+        from its turn. Raises what the last one failed with.
+        """
+        if not self._settings.compress_days:
+            return []
+        days = self._settings.compress_days
+        rows = await self._pool.fetch("select caudal.compressible_chunks($1)", days)
+        done: list[str] = []
+        failed: asyncpg.PostgresError | None = None
+        for row in rows[:CHUNKS_AT_ONCE]:
+            chunk: str = row[0]
+            try:
+                ours = await self._pool.fetchval(_COMPRESS, chunk, timeout=_CHUNK_SECONDS)
+                if not ours:
+                    break  # another process is at it
+                done.append(chunk)
+            except asyncpg.PostgresError as error:
+                log.warning("a chunk could not be compressed", chunk=chunk, error=repr(error))
+                failed = error
+        if done:
+            log.info("old chunks compressed", chunks=done)
+        if failed is not None:
+            raise failed
+        return done
+
     async def dead_letters(self) -> int:
         """Delete dead letters that are past their time; returns how many."""
         gone = 0
@@ -77,6 +112,7 @@ class Maintenance:
         jobs: dict[str, Callable[[], Awaitable[object]]] = {
             "partitions": self.partitions,
             "retention": self.retention,
+            "compression": self.compression,
             "dead letters": self.dead_letters,
         }
         for name, job in jobs.items():

@@ -120,7 +120,7 @@ create table caudal.unit (
 -- Narrow: 64 bytes a row and its index entry. No row security here (COPY refuses it, and so does TimescaleDB's
 -- compression): nobody but the owner and ingest may touch it; everybody else goes through barrier views.
 --
--- Where TimescaleDB is loaded it is a hypertable that compresses what is a week old; elsewhere it is partitioned
+-- Where TimescaleDB is loaded it is a hypertable whose old chunks upkeep compresses; elsewhere it is partitioned
 -- by us (0002). Nothing but this file, 0002 and retention knows which.
 create function caudal.has_timescale() returns boolean language plpgsql stable as $$
 begin
@@ -141,10 +141,11 @@ begin
     create extension if not exists timescaledb;
     execute 'create table caudal.sample ' || columns;
     -- Weeks: every chunk is in every plan, and a fleet that replays ten years would make thousands of days.
-    perform create_hypertable('caudal.sample', 'ts', chunk_time_interval => interval '7 days');
+    -- Its default index on the time alone serves nothing that finding the chunk does not.
+    perform create_hypertable('caudal.sample', 'ts', chunk_time_interval => interval '7 days',
+                              create_default_indexes => false);
     alter table caudal.sample set (timescaledb.compress, timescaledb.compress_segmentby = 'series',
                                    timescaledb.compress_orderby = 'ts');
-    perform add_compression_policy('caudal.sample', interval '7 days');
   else
     execute 'create table caudal.sample ' || columns || ' partition by range (ts)';
     -- Clocks that are years off. Everything else gets a partition of its own, made ahead or on demand.

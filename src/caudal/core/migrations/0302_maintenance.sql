@@ -20,6 +20,7 @@ create function caudal.apply_retention(p_days int) returns setof text
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   bound timestamptz := date_trunc('day', now() - make_interval(days => p_days), 'UTC');
+  strays text := to_regclass('caudal.sample_default')::text;
 begin
   -- Neither may a refresher read a mark now and find the samples gone, nor a partition's readers hold us up.
   perform pg_advisory_xact_lock(hashtext('caudal.rollup refresher'));
@@ -27,14 +28,14 @@ begin
   if exists (select from caudal.rollup_log) or exists (select from caudal.rollup_stale where hour < bound) then return; end if;
   update caudal.rollup_state set raw_from = bound where raw_from < bound;
   return query select caudal.drop_partitions(make_interval(days => p_days));
-  if to_regclass('caudal.sample_default') is not null then
-    execute 'with gone as (delete from caudal.sample_default where ts < $1 returning series)
-             insert into caudal.expired as e (tenant_id, kind, parts)
-             select coalesce(r.tenant_id, 0), ''sample'', count(*) from gone g
-             left join caudal.series r on r.id = g.series group by 1
-             on conflict (tenant_id, kind) do update
-             set parts = e.parts + excluded.parts, last_expired = now()' using bound;
-  end if;
+  -- The table of its own that strays have; on TimescaleDB, whose weeks went whole, they are those before 1980.
+  execute format('with gone as (delete from %s where ts < $1 returning series)
+                  insert into caudal.expired as e (tenant_id, kind, parts)
+                  select coalesce(r.tenant_id, 0), ''sample'', count(*) from gone g
+                  left join caudal.series r on r.id = g.series group by 1
+                  on conflict (tenant_id, kind) do update
+                  set parts = e.parts + excluded.parts, last_expired = now()', coalesce(strays, 'caudal.sample'))
+    using case when strays is null then least(bound, '1980-01-01Z') else bound end;
   delete from caudal.rollup_minute where bucket < bound;
 end $$;
 
@@ -90,5 +91,6 @@ revoke execute on function caudal.ensure_partitions(int), caudal.apply_retention
   caudal.apply_tenant_retention(int, int), caudal.prune_dead_letters(int, int), caudal.rollup_threshold_now() from public;
 grant execute on function caudal.ensure_partitions(int), caudal.apply_retention(int),
   caudal.apply_tenant_retention(int, int), caudal.prune_dead_letters(int, int), caudal.rollup_threshold_now(),
+  caudal.compressible_chunks(int), caudal.compress_chunk(text),
   caudal.rollup_step(int, int), caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval),
   caudal.measure_usage(boolean) to caudal_upkeep;
