@@ -95,8 +95,9 @@ async def test_a_writer_that_commits_across_the_move_is_waited_for(world: World)
         assert (await invalidation.edge(connection)).threshold == micros(EDGE)
         moving = asyncio.create_task(world.refresher.advance(EDGE + 2 * HOUR))
         waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        while not await world.pool.fetchval(waiting):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not await world.pool.fetchval(waiting):
+                await asyncio.sleep(0)
         await connection.execute(
             "insert into caudal.sample(series, ts, received, v_num) values ($1, $2, now(), 1)", series, NOW
         )

@@ -18,6 +18,7 @@ from caudal.messaging.accept import Acceptor, Submission
 from caudal.messaging.metrics import AcceptMetrics
 from caudal.messaging.settings import MessagingSettings
 from caudal.registry.permissions import Role
+from tests.commits import commits_held
 from tests.messaging.conftest import LOG
 
 
@@ -69,6 +70,17 @@ async def test_two_processes_make_one_order_and_one_message_of_a_key(platform: A
     finally:
         for close in reversed(life):
             await close()
+
+
+async def test_a_202_waits_for_the_commit(platform: Any) -> None:
+    """Not for the statement: a transaction that has done everything but end promises nothing."""
+    _, headers = await platform.api.person("default", Role.MEMBER)
+    async with commits_held(platform.admin, "caudal.message") as reached:
+        asked = asyncio.create_task(platform.send(headers, "c", "hello"), name="asked")
+        await reached()
+        done, _ = await asyncio.wait([asked], timeout=0.3)
+        assert not done
+    assert str(await platform.admin.fetchval("select id from caudal.message")) == await asked
 
 
 @pytest.mark.parametrize("change", ["content", "conversation_id", "recipient", "file_id"])

@@ -52,31 +52,31 @@ async def test_a_lost_connection_does_not_hold_its_rows(
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_a_connection_lost_over_the_commit(
-    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], writers: list[Writer], committed: bool
+    make_pipeline: MakePipeline, pool: asyncpg.Pool[Any], monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
     """Whether the transaction was committed or not, its rows are there once and its messages count once."""
     pipeline = await make_pipeline(ingest_writers=1)
     await submit(pipeline, [v1("a", 1, ("t", 1))])
-    writer = writers[0]
-    commit = writer._commit
+    commit = Writer._commit
     lost = []
 
-    async def losing(connection: Any, transaction: Any, number: str) -> None:
-        if lost:
-            return await commit(connection, transaction, number)
-        lost.append(number)
-        if committed:
-            await transaction.commit()
-        connection.terminate()
+    class Gone:
+        async def commit(self) -> None:
+            raise ConnectionResetError
 
-        class Gone:
-            async def commit(self) -> None:
-                raise ConnectionResetError
+    async def losing(writer: Writer, connection: Any, transaction: Any, number: str) -> None:
+        if not lost:
+            lost.append(number)
+            if committed:
+                await transaction.commit()
+            connection.terminate()
+            transaction = Gone()
+        await commit(writer, connection, transaction, number)
 
-        return await commit(connection, Gone(), number)
-
-    writer._commit = losing  # type: ignore[method-assign]
+    # Of every writer: which of them takes the batch is not ours to say.
+    monkeypatch.setattr(Writer, "_commit", losing)
     outcome = (await submit(pipeline, [v1("a", 2, ("t", 1)), ("x/y", b"{", ANYONE)], timeout=20))[0]
+    assert len(lost) == 1
     assert (outcome.tally.stored, outcome.tally.duplicates) == (1, 0)
     assert await pool.fetchval("select count(*) from caudal.sample") == 2
     assert await pool.fetchval("select count(*) from caudal.dead_letter") == 1

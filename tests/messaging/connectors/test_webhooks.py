@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from caudal.sandbox.model import Behaviour
+from tests.commits import commits_held
 from tests.messaging.connectors.conftest import PHONE, TENANT, Platform, provided_whatsapp
 
 SECRET = "sandbox-whatsapp-secret"
@@ -64,6 +66,21 @@ async def test_only_the_providers_signature_counts(platform: Platform) -> None:
         answer = await platform.api.client.post(path, content=body, headers=headers)
         assert answer.status_code == 401
     assert await platform.pool.fetchval("select count(*) from caudal.log_record") == 0
+
+
+async def test_a_webhook_is_answered_after_its_commit(platform: Platform) -> None:
+    """A provider forgets what was answered with 200."""
+    path = await ready(platform)
+    body = inbound()
+    async with commits_held(platform.pool, "caudal.log_record") as reached:
+        asked = asyncio.create_task(
+            platform.api.client.post(path, content=body, headers=signed(body)), name="asked"
+        )
+        await reached()
+        done, _ = await asyncio.wait([asked], timeout=0.3)
+        assert not done
+    assert (await asked).status_code == 200
+    assert [row["content"] for row in await messages(platform, 1)] == ["oi"]
 
 
 async def test_brackets_in_brackets_are_kept_as_what_nobody_understands(platform: Platform) -> None:
