@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
@@ -147,23 +148,30 @@ async def test_a_status_from_elsewhere_is_applied_and_nonsense_is_buried(platfor
         "timestamp": 1_700_000_000_000,
         "connector": "whatsapp",
     }
+    # Well-formed, and nobody accepted it: whatever can write to the log makes no messages by that.
+    stranger = topics.MessageRecord(
+        message_id=str(uuid4()), conversation_id="c", sender_id="x", content="x", timestamp=1_700_000_000_000,
+        event_type=topics.MESSAGE_SENT, tenant="default",
+    )  # fmt: skip
     await log.publish(
         [
             Outgoing(topics.STATUS_UPDATES, message, msgspec.json.encode(status)),
             Outgoing(topics.STATUS_UPDATES, "x", b"{"),
             Outgoing(topics.STATUS_UPDATES, message, msgspec.json.encode({**status, "status": "READ"})),
             Outgoing(topics.MESSAGES, "c", b"not json"),
+            Outgoing(topics.MESSAGES, "c", msgspec.json.encode(stranger)),
         ]
     )
 
     async def read() -> bool:
         buried = await platform.admin.fetchval("select count(*) from caudal.dead_letter")
-        return buried == 2 and await platform.admin.fetchval("select status = 'READ' from caudal.message")
+        return buried == 3 and await platform.admin.fetchval("select status = 'READ' from caudal.message")
 
     await platform.until(read)
-    reasons = await platform.admin.fetch("select topic, reason from caudal.dead_letter order by topic")
+    reasons = await platform.admin.fetch("select topic, reason from caudal.dead_letter order by 1, 2")
     assert [tuple(row) for row in reasons] == [
-        ("log:messages", "not_a_message"), ("log:status-updates", "not_a_status"),
+        ("log:messages", "not_a_message"), ("log:messages", "unknown_message"),
+        ("log:status-updates", "not_a_status"),
     ]  # fmt: skip
 
 

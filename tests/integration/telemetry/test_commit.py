@@ -1,4 +1,4 @@
-"""Nobody hears of a message before it is committed: not when it is written, when its transaction has ended."""
+"""Nobody hears of a message when it is written, but when its transaction has ended."""
 
 from __future__ import annotations
 
