@@ -39,6 +39,8 @@ COMMANDS = {
 class Stack:
     """A durable PostgreSQL, and processes named as `COMMANDS` (`router two` is another router).
 
+    `api two` is another API on a port of its own.
+
     `broker` is the Kafka broker, None for the log in PostgreSQL; `settings` come beside the usual ones.
     """
 
@@ -48,6 +50,7 @@ class Stack:
         self.server = EmbeddedPostgres(folder / "pg", port=free_port())
         self.kills: list[str] = []
         self.port = free_port()
+        self.second_port = free_port()
         self.gateway_port = free_port()
         self.names = names
         self.settings = settings
@@ -59,6 +62,11 @@ class Stack:
     def url(self) -> str:
         """The API's."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def second_url(self) -> str:
+        """That of `api two`."""
+        return f"http://127.0.0.1:{self.second_port}"
 
     @property
     def log_settings(self) -> LogSettings:
@@ -82,7 +90,8 @@ class Stack:
         )  # fmt: skip
         for name in self.names:
             out = self.folder / f"{name}.log"
-            self.children[name] = Child(name, COMMANDS[name.split()[0]], environ, out)
+            own = {**environ, "API_PORT": str(self.second_port)} if name == "api two" else environ
+            self.children[name] = Child(name, COMMANDS[name.split()[0]], own, out)
         await asyncio.gather(*(self.up(name) for name in self.children))
 
     async def log(self) -> Any:

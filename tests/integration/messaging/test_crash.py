@@ -50,18 +50,25 @@ class Provider:
         await self._deliveries.settle(item.delivery_id, intent.attempt, Sent(f"id-{item.delivery_id}"))
 
 
-async def write(base: str, headers: dict[str, str], conversation: str, until: asyncio.Event) -> list[str]:
-    """Write numbers into a conversation one after the other, each until it is accepted; their ids."""
+async def write(
+    base: str, headers: dict[str, str], conversation: str, until: asyncio.Event, *others: str
+) -> list[str]:
+    """Write numbers into a conversation one after the other, each until it is accepted; their ids.
+
+    With `others` (more APIs), each attempt goes to the next of them.
+    """
     accepted = []
-    async with httpx.AsyncClient(base_url=base, timeout=3, headers=headers) as client:
+    doors = itertools.cycle([base, *others])
+    async with httpx.AsyncClient(timeout=3, headers=headers) as client:
         for number in itertools.count():
             body = {"conversation_id": conversation, "content": str(number),
                     "recipient_id": f"whatsapp:+55119{conversation[1:]:0>8}"}  # fmt: skip
             while True:
                 try:
                     answer = await client.post(
-                        "/v1/messages", json=body, headers={"Idempotency-Key": f"{conversation} {number}"}
-                    )
+                        f"{next(doors)}/v1/messages", json=body,
+                        headers={"Idempotency-Key": f"{conversation} {number}"},
+                    )  # fmt: skip
                 except httpx.TransportError:
                     await asyncio.sleep(0.1)
                     continue
@@ -168,3 +175,37 @@ async def test_every_202_ends_in_exactly_one_state(kind: str, request: pytest.Fi
         assert numbers == sorted(numbers), report
     assert len(unknown) <= len(made.kills) * CONVERSATIONS, report
     print(report, f"unknown: {len(unknown)}")
+
+
+async def test_two_apis_killed_in_turn_keep_every_202_once_and_in_order() -> None:
+    """What one process accepted when it was killed, the other knows by its key."""
+    chance = random.Random(11)
+    async with stack(None, "api", "api two") as made:
+        headers = await sign_in(made.url)
+        done = asyncio.Event()
+        writers = [
+            asyncio.create_task(write(made.url, headers, f"c{n}", done, made.second_url), name=f"c{n}")
+            for n in range(CONVERSATIONS)
+        ]
+        began = asyncio.get_running_loop().time()
+        for victim in itertools.cycle(["api", "api two"]):
+            await asyncio.sleep(chance.uniform(0.3, 1.0))
+            await made.kill(victim)
+            if asyncio.get_running_loop().time() - began > SECONDS and len(made.kills) >= 4:
+                break
+        done.set()
+        accepted = {task.get_name(): await task for task in writers}
+        rows = await made.pool.fetch(
+            "select c.name, m.id, m.content::int as number from caudal.message m"
+            " join caudal.conversation c on c.id = m.conversation_id order by c.id, m.place"
+        )
+        logged = await made.pool.fetch('select key, value from caudal.log_record order by "offset"')
+    report = f"{len(rows)} messages, kills: {made.kills}"
+    for conversation, ids in accepted.items():
+        mine = [row for row in rows if row["name"] == conversation]
+        assert [str(row["id"]) for row in mine] == ids, report
+        assert [row["number"] for row in mine] == list(range(len(ids))), report
+        records = [msgspec.json.decode(row["value"]) for row in logged if row["key"] == conversation]
+        assert [record["message_id"] for record in records] == ids, report
+    assert len(rows) == sum(map(len, accepted.values())), report
+    print(report)
