@@ -7,14 +7,31 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
 
+class _StandardError:
+    """Whatever standard error is when a line is written.
+
+    Loggers keep what they were made with, and a command run inside another program (a test's runner) has a
+    standard error that is closed after it.
+    """
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 def configure(*, level: str = "info", json: bool | None = None, stream: TextIO | None = None) -> None:
     """Set up logging for the process; called once, by the composition root."""
-    out = stream or sys.stderr
+    out = cast(TextIO, stream or _StandardError())
     as_json = not out.isatty() if json is None else json
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
