@@ -1,4 +1,4 @@
-"""Conversations: a person's threads, what became of each message, and an answer."""
+"""Conversations: a person's threads, what became of each message, an answer; and who waits for somebody."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from caudal.core.errors import CaudalError, Conflict, InvalidInput
+from caudal.core.eventlog.port import EventLog
 from caudal.messaging import conversations as service
+from caudal.messaging import joining
 from caudal.messaging.accept import Acceptor, check_name
 from caudal.messaging.deliveries import Deliveries
 from caudal.messaging.views import DeliveryView, Message
 from caudal.registry.permissions import Action
+from caudal.web.api import joining as joining_api
 from caudal.web.api import messages as messages_api
 from caudal.web.api.messages import party
 from caudal.web.console import forms
@@ -23,7 +26,7 @@ from caudal.web.console.view import View
 from caudal.web.guards import requires
 from caudal.web.inject import Caller, Database, Given
 
-NEEDS = frozenset({"acceptor", "deliveries"})
+NEEDS = frozenset({"acceptor", "deliveries", "event_log"})
 READ = [requires(Action.MESSAGES_READ)]
 PAGE = 50
 
@@ -61,14 +64,34 @@ async def _thread(
 async def conversation_list(
     request: Request[Any, Any, Any], view: Given[View], door: Database, principal: Caller
 ) -> Response[str]:
-    """The person's threads."""
+    """The person's threads; for who may join them, those that somebody outside began, the latest first."""
     after = number(request.query_params, "after") or 0
+    before = number(request.query_params, "before")
+    waiting = []
     async with door.read() as connection:
         found = await service.list_for(connection, party(principal))
+        if view.may(Action.CONVERSATIONS_JOIN):
+            waiting = await joining.unclaimed(connection, before, PAGE + 1)
     return view.page(
         "conversations.html", section="conversations", found=found[after : after + PAGE],
         after=after + PAGE if len(found) > after + PAGE else None,
+        unclaimed=[joining.view(row) for row in waiting[:PAGE]],
+        before=waiting[PAGE - 1]["id"] if len(waiting) > PAGE else None,
     )  # fmt: skip
+
+
+@post("/conversations/join", guards=[requires(Action.CONVERSATIONS_JOIN)], status_code=200)
+async def join(
+    request: Request[Any, Any, Any],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    event_log: Given[EventLog],
+) -> Response[str]:
+    """Take up a conversation that somebody outside began; just as the API does it."""
+    name = forms.texts(await request.form()).get("name", "")
+    await joining_api.join.fn(name, principal, door, event_log)
+    return view.go(thread_address(name))
 
 
 @get("/conversations/thread", guards=READ)
@@ -158,4 +181,4 @@ async def resend(
     return view.go(thread_address(name))
 
 
-ROUTES = [conversation_list, thread, write, resend]
+ROUTES = [conversation_list, join, thread, write, resend]

@@ -29,6 +29,8 @@ FIELDS: Mapping[str, str] = {
     "reason": "motivo", "search": "busca", "text": "texto", "points": "pontos", "commands": "comandos",
     "format": "formato", "metadata": "metadados", "state": "estado", "role": "perfil de acesso",
     "recipient_id": "destinatário", "conversation_id": "conversa", "content": "mensagem",
+    "at": "quando", "final_reading": "última leitura do antigo", "start_reading": "primeira leitura do novo",
+    "note": "observação",
 }  # fmt: skip
 
 # What follows a field's name.
@@ -83,9 +85,23 @@ OF_A_FIELD: tuple[tuple[str, str], ...] = (
     (r"a whole number of days, or empty for ever\.",
      "informe dias inteiros, ou deixe vazio para guardar sempre."),
     (r"write something\.", "escreva alguma coisa."),
+    (r"the samples of that hour are gone, and what was made of them stays\.",
+     "as medições dessa hora já foram descartadas, e o que foi calculado delas fica."),
+    (r"give the day and the time\.", "informe o dia e a hora."),
+    (r"the clocks skipped that hour in (.+)\.", "essa hora não existiu em {0} (início do horário de verão)."),
+    (r"give an instant between 1971 and now\.", "informe um instante entre 1971 e agora."),
+    (r"the dial showed (\S+) before that; at the end it cannot have shown less\.",
+     "antes disso o mostrador indicava {0}; no fim não pode ter indicado menos."),
+    (r"the first reading after that is (\S+); the new dial cannot have begun above\.",
+     "a primeira leitura depois disso é {0}; o mostrador novo não pode ter começado acima."),
+    (r"a replacement of this point at that instant is noted already\.",
+     "já há uma troca deste ponto registrada nesse instante."),
+    (r"at most (\d+) characters, none of them NUL\.", "no máximo {0} caracteres, sem NUL."),
 )  # fmt: skip
 
 WHOLE: tuple[tuple[str, str], ...] = (
+    (r"There is no such conversation that waits for somebody\.",
+     "Esta conversa não está à espera de atendimento."),
     (r"There is no such (?:.+)\.", "Não encontrado."),
     (r"There is (?:nothing|no page) at this address\.", "Não há nada neste endereço."),
     (r"There is no dead letter (\d+)\..*", "A mensagem {0} não existe."),
@@ -127,6 +143,9 @@ WHOLE: tuple[tuple[str, str], ...] = (
     (r"There is a tenant (.+) already\.", "Já existe uma conta {0}."),
     (r"Only a failed or unknown delivery can be sent again\.",
      "Só é possível reenviar entregas que falharam ou sem confirmação."),
+    (r"Somebody has joined that conversation already\.", "Esta conversa já foi atendida por outra pessoa."),
+    (r"Only a counter has a dial that is replaced; say first that this point is one\.",
+     "Só um contador tem mostrador a trocar; defina antes o tipo deste ponto."),
     (r"The sandbox does not answer\. Is it running\?", "O simulador não responde. Ele está em execução?"),
     (r"This (?:link|invitation) has been used or is too old\. Ask for another\.",
      "Este link já foi usado ou expirou. Peça outro."),

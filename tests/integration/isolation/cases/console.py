@@ -68,10 +68,14 @@ CASES: dict[str, dict[str, Any]] = {
     "GET /console/points": {"query": {"q": "p"}},
     "GET /console/points/{point_id}": {},
     "POST /console/points/{point_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},
+    "POST /console/points/{point_id}/replacements": {
+        "body": {"$form": {"at": "2026-01-03T00:00"}}, "own": SAID},
+    "POST /console/points/{point_id}/replacements/{replacement_id}/delete": {"own": ENDED},
     "GET /console/history.json": {"query": {"points": "{point_id}"}},
     "GET /console/conversations": {"query": {"q": "x"}},
     "GET /console/conversations/thread": {
         "query": {"name": "{conversation_id}"}},
+    "POST /console/conversations/join": {"body": {"$form": {"name": "{conversation_id}"}}, "own": ENDED},
     "POST /console/conversations": {
         "body": {"$form": {"name": "{conversation_id}", "content": "hello"}}, "own": SAID},
     "POST /console/conversations/deliveries/{delivery_id}/resend": {"own": SAID},

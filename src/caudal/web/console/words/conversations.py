@@ -5,6 +5,14 @@ from __future__ import annotations
 WORDS = {
     "menu.conversations": ("Conversations", "Conversas"),
     "talk.none": ("You take part in no conversation yet.", "Você ainda não participa de nenhuma conversa."),
+    "talk.unclaimed": ("Waiting for somebody", "À espera de atendimento"),
+    "talk.unclaimed_hint": (
+        "People who wrote first. Whoever joins has the conversation, and gets what waits there.",
+        "Pessoas que escreveram primeiro. Quem atender fica com a conversa e recebe o que está à espera.",
+    ),
+    "talk.unclaimed_none": ("No more of them.", "Não há mais nenhuma."),
+    "talk.join": ("Join", "Atender"),
+    "talk.join_one": ("Join {name}", "Atender {name}"),
     "talk.count": ("messages: {n}", "mensagens: {n}"),
     "talk.new": ("New conversation", "Nova conversa"),
     "talk.name": ("Its name", "Nome da conversa"),
