@@ -58,6 +58,8 @@ class Site:
         self._thread.start()
         self.life = Lifecycle()
         self.url = ""
+        self.database = ""
+        self.sandbox_url = ""
         self.made: Any = None
         self.folder = ""
         self.admin: Any = None
@@ -70,6 +72,7 @@ class Site:
         return future.result(60)
 
     async def start(self, url: str) -> None:
+        self.database = url
         self.admin = await db.open_pool(url, minimum=1, maximum=3)
         people = PeopleSettings(secret_key="x" * 40, rate_limit_address=0, principal_seconds=0)
         made = await api.parts(self.life, url, people, WebSettings(), Metrics(), environ={})
@@ -103,7 +106,7 @@ class Site:
         sandbox = Sandbox("127.0.0.1", 0)
         await sandbox.start(self.life)
         demo.populate(sandbox.world)
-        self.phones = sandbox.world.phones
+        self.phones, self.sandbox_url = sandbox.world.phones, sandbox.url
         await console.bring(
             self.life, msgspec.structs.replace(made, web=WebSettings(sandbox_url=sandbox.url))
         )

@@ -44,6 +44,7 @@ FAMILIES = {
     "device_kind.": set(devices.KINDS),
     "device_mode.": set(devices.MODES),
     "point_kind.": set(points.KINDS),
+    "quality.": {"1", "2"},
     "command.": set(get_args(commands.State)),
     "letter.": {*dead_letters.STATUSES, "all"},
     "ledger.": {"messages", "received", "stored", "duplicates", "dead", "held", "empty"},

@@ -98,11 +98,12 @@ class Publisher:
 
 
 class Value(msgspec.Struct, frozen=True):
-    """The newest sample of a series. `ts` in ms since 1970."""
+    """The newest sample of a series. `ts` in ms since 1970; `quality` 0 good, 1 suspect, 2 bad."""
 
     id: int
     ts: int
     value: float | bool | str | None
+    quality: int = 0
 
 
 class _Watcher:
@@ -186,12 +187,14 @@ class Hub:
     async def _read(self, open_read: Opener, ids: Sequence[int]) -> list[Value]:
         async with open_read() as connection:
             rows = await connection.fetch(
-                "select series, (extract(epoch from ts) * 1000)::int8, v_num, v_bool, v_text"
-                " from caudal.series_latest($1)", ids,
+                "select series, (extract(epoch from ts) * 1000)::int8, v_num, v_bool, v_text,"
+                " coalesce(qual, 0) from caudal.series_latest($1)", ids,
             )  # fmt: skip
         return [
-            Value(number, ts, v_num if v_num is not None else v_bool if v_bool is not None else v_text)
-            for number, ts, v_num, v_bool, v_text in rows
+            Value(
+                number, ts, v_num if v_num is not None else v_bool if v_bool is not None else v_text, quality
+            )
+            for number, ts, v_num, v_bool, v_text, quality in rows
         ]
 
     def _add(self, watcher: _Watcher) -> None:

@@ -183,7 +183,7 @@ begin
   return query select * from caudal.consumption_of(own, p_zone, p_unit, p_lo, p_hi);
 end $$;
 
--- The newest sample of each series. Below the threshold it comes from the rollups, without quality.
+-- The newest sample of each series, whatever its quality. Below the threshold the rollups say in which hour it is.
 create function caudal.series_latest(p_ids int[])
   returns table(series int, ts timestamptz, v_num float8, v_bool boolean, v_text text, qual smallint)
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -202,20 +202,23 @@ begin
       select m.series, max(m.hour) as hour from caudal.stale_hours((select array_agg(o.id) from older o), '-infinity', edge) m
       group by m.series
     ), kept as (
-      select distinct on (c.id) c.id, c.last_ts, c.last_v, c.state_last_ts, c.state_last from (
+      select distinct on (c.id) c.id, c.bucket, c.last_ts, c.last_v, c.state_last_ts, c.state_last from (
         select o.id, r.* from older o cross join lateral (
           select h.* from caudal.rollup_hour h where h.series = o.id and h.n > 0 order by h.bucket desc limit 1) r
         union all
         select m.series, f.* from marked m
           cross join lateral caudal.fold_samples(array[m.series], m.hour, m.hour + interval '1 hour', interval '1 hour') f
+          -- (an hour in which nothing but a dial was replaced has none)
+          where f.n > 0
       ) c
-      order by c.id, greatest(c.last_ts, c.state_last_ts) desc nulls last
+      order by c.id, c.bucket desc, greatest(c.last_ts, c.state_last_ts) desc nulls last
     )
     select t.* from tail t
     union all
-    -- The rollups say when; the sample itself says what: they hold a truth as a word, and no quality. Where retention
-    -- has taken the sample, their word has to do.
-    select k.id, greatest(k.last_ts, k.state_last_ts),
+    -- The rollups say in which hour; the sample itself says the rest: of one of bad quality they know that it was, a
+    -- truth they hold as a word, and a replaced dial as a reading. Where retention has taken the samples, theirs has
+    -- to do.
+    select k.id, coalesce(s.ts, greatest(k.last_ts, k.state_last_ts)),
            case when s.ts is not null then s.v_num
                 when k.state_last_ts is null or k.last_ts > k.state_last_ts then k.last_v end,
            s.v_bool,
@@ -224,8 +227,9 @@ begin
            s.qual
     from kept k
     left join lateral (select x.ts, x.v_num, x.v_bool, x.v_text, x.qual from caudal.sample x
-                       where x.series = k.id and x.ts = greatest(k.last_ts, k.state_last_ts)) s on true
-    where greatest(k.last_ts, k.state_last_ts) is not null;
+                       where x.series = k.id and x.ts >= k.bucket and x.ts < k.bucket + interval '1 hour'
+                       order by x.ts desc limit 1) s on true
+    where coalesce(s.ts, k.last_ts, k.state_last_ts) is not null;
 end $$;
 
 -- The usable numbers next to an instant: the last one before it and the first one from it on.

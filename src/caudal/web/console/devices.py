@@ -83,7 +83,7 @@ async def device_page(
         device = await devices.get(connection, device_id)
         own_points = (await points.find(connection, device_id=device_id, limit=200)).items
         latest = {
-            row["series"]: (value_of(row), row["ts"], (row["qual"] or 0) >= 2)
+            row["series"]: (value_of(row), row["ts"], row["qual"] or 0)
             for row in await connection.fetch(
                 "select * from caudal.series_latest($1)", [point.id for point in own_points]
             )

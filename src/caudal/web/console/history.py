@@ -14,6 +14,7 @@ from caudal.insight import queries, states
 from caudal.registry.permissions import Action
 from caudal.registry.points import Point
 from caudal.web.console.filters import number
+from caudal.web.console.locale import Locale
 from caudal.web.console.view import View
 from caudal.web.guards import requires
 from caudal.web.inject import Database, Given
@@ -22,16 +23,34 @@ SPANS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720, "12mo": 8784}
 # Whole buckets that the time in states is summed over.
 INTERVALS = {"1h": "1m", "24h": "1h", "7d": "1h", "30d": "1h", "12mo": "1d"}
 MOST = 5
+_LIMITS = "select id, limit_low, limit_high from caudal.series where id = any($1)"
 
 
 class Line(msgspec.Struct):
-    """One point's line; `min` and `max` give the band around it, where buckets hold more than one sample."""
+    """One point's line; `min` and `max` give the band around it, where buckets hold more than one sample.
+
+    `low` and `high` are the point's limits in its unit; `limits` says them in words.
+    """
 
     label: str
     values: list[float | None]
     min: list[float | None] | None
     max: list[float | None] | None
     step: bool
+    low: float | None = None
+    high: float | None = None
+    limits: str | None = None
+
+    def outside(self, place: int) -> bool:
+        """Whether something in this bucket was beyond a limit."""
+        value = self.values[place]
+        if value is None:
+            return False
+        least = self.min[place] if self.min else value
+        most = self.max[place] if self.max else value
+        return (self.low is not None and (value if least is None else least) < self.low) or (
+            self.high is not None and (value if most is None else most) > self.high
+        )
 
 
 class Chart(msgspec.Struct):
@@ -71,9 +90,27 @@ async def _read(given: Mapping[str, Any], view: View, door: Database) -> Chart:
         tuple(dict.fromkeys(names[:MOST])), end - span(given)[1], end, pixels=600,
         aggregations=("avg", "min", "max", "last"),
     )  # fmt: skip
-    chart = drawn(await queries.read(door.read, query), view.locale.zone.key)
+    answer = await queries.read(door.read, query)
+    chart = drawn(answer, view.locale.zone.key)
+    async with door.read() as connection:
+        rows = await connection.fetch(_LIMITS, [column.series.id for column in answer.series])
+    limits = {row["id"]: (row["limit_low"], row["limit_high"]) for row in rows}
+    for line, column in zip(chart.series, answer.series, strict=True):
+        line.low, line.high = limits.get(column.series.id, (None, None))
+        line.limits = _said(line, view.locale)
     chart.start, chart.end = query.start.timestamp(), query.end.timestamp()
     return chart
+
+
+def _said(line: Line, locale: Locale) -> str | None:
+    if line.low is None and line.high is None:
+        return None
+    low, high = locale.number(line.low), locale.number(line.high)
+    if line.high is None:
+        return locale.t("history.limits_low", name=line.label, low=low)
+    if line.low is None:
+        return locale.t("history.limits_high", name=line.label, high=high)
+    return locale.t("history.limits_both", name=line.label, low=low, high=high)
 
 
 @get("/history.json", guards=[requires(Action.TELEMETRY_READ)])

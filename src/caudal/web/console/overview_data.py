@@ -61,12 +61,12 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Latest(msgspec.Struct, frozen=True):
-    """The newest value of a point."""
+    """The newest value of a point; `quality` 0 good, 1 suspect, 2 bad."""
 
     series: Series
     ts: datetime
     value: float | bool | str | None
-    bad: bool
+    quality: int
 
 
 class Month(msgspec.Struct, frozen=True):
@@ -229,7 +229,7 @@ async def latest(connection: Any, series: Sequence[Series], limit: int = LATEST)
     rows = await connection.fetch(
         "select * from caudal.series_latest($1) order by ts desc, series limit $2", list(by_id), limit
     )
-    return [Latest(by_id[row["series"]], row["ts"], value_of(row), (row["qual"] or 0) >= 2) for row in rows]
+    return [Latest(by_id[row["series"]], row["ts"], value_of(row), row["qual"] or 0) for row in rows]
 
 
 def value_of(row: Any) -> float | bool | str | None:

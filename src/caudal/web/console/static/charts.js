@@ -52,6 +52,7 @@
     const series = [{}];
     const bands = [];
     const data = [given.t];
+    const limits = given.series.flatMap((one) => [one.low, one.high].filter((value) => value != null));
     given.series.forEach((one, index) => {
       const stroke = palette()[index % 5];
       if (one.min) {
@@ -75,7 +76,19 @@
         legend: { show: false },
         cursor: { drag: { x: true, y: false } },
         // The whole span that was asked for: that the data ended before it is news, too.
-        scales: { x: { range: (_, low, high) => (low === given.t[0] && high === given.t.at(-1) ? [given.start, given.end] : [low, high]) } },
+        scales: {
+          x: { range: (_, low, high) => (low === given.t[0] && high === given.t.at(-1) ? [given.start, given.end] : [low, high]) },
+          y: {
+            range: (_, low, high) => {
+              if (low == null) return [null, null];
+              // A limit far from the data would flatten it; the words below the chart have it all the same.
+              const reach = high - low || Math.abs(high) || 1;
+              const near = limits.filter((value) => value > low - reach && value < high + reach);
+              return uPlot.rangeNum(Math.min(low, ...near), Math.max(high, ...near), 0.1, true);
+            },
+          },
+        },
+        hooks: { draw: [(plot) => limits.forEach((value) => limit(plot, value))] },
         series,
         bands,
         plugins: [
@@ -88,6 +101,23 @@
       data,
       place,
     );
+  };
+
+  // a limit, dashed, where the scale reaches it
+  const limit = ({ ctx, bbox, scales, valToPos }, value) => {
+    if (value < scales.y.min || value > scales.y.max) return;
+    const width = Math.max(1, Math.round(devicePixelRatio));
+    // (the middle of a pixel, where a line is sharp)
+    const y = Math.round(valToPos(value, "y", true)) + (width % 2) / 2;
+    ctx.save();
+    ctx.strokeStyle = colour("--bad");
+    ctx.lineWidth = width;
+    ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(bbox.left, y);
+    ctx.lineTo(bbox.left + bbox.width, y);
+    ctx.stroke();
+    ctx.restore();
   };
 
   function tooltip(words) {
@@ -164,14 +194,16 @@
         else if (!given.series.some((one) => one.values.some((value) => value != null))) tell(place.dataset.words || place.dataset.empty);
         else {
           draw(place, given);
-          // What was left out or coarsened; the service says it in English.
-          given.notes.forEach((words) => {
+          const below = (words, lang) => {
             const line = document.createElement("p");
             line.className = "hint";
-            line.lang = "en";
+            line.lang = lang;
             line.textContent = words;
             place.after(line);
-          });
+          };
+          // What was left out or coarsened; the service says it in English.
+          given.notes.forEach((words) => below(words, "en"));
+          given.series.forEach((one) => one.limits && below(one.limits, language));
         }
       } catch {
         tell(document.body.dataset.network, true);

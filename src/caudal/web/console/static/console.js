@@ -168,12 +168,17 @@
       state.textContent = state.dataset[name];
     };
     const text = (value) => (value == null ? "–" : typeof value === "number" ? short(value) : typeof value === "boolean" ? state.dataset[value] : value);
-    const put = ({ id, ts, value }) => {
+    const put = ({ id, ts, value, quality }) => {
       const row = rows.get(id);
       const time = row && row.querySelector("[data-ago]");
       const at = new Date(ts).toISOString();
       if (!row || (time && new Date(time.dataset.ago).getTime() >= ts)) return;
-      row.querySelector("[data-value]").textContent = text(value);
+      const reading = row.querySelector("[data-value]");
+      reading.textContent = text(value);
+      reading.classList.toggle("doubtful", quality > 0);
+      const worth = row.querySelector("[data-quality]");
+      worth.hidden = !quality;
+      worth.textContent = quality ? state.getAttribute(`data-quality-${quality}`) : "";
       if (time) {
         time.dataset.ago = at;
         time.setAttribute("datetime", at);

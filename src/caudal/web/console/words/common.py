@@ -61,6 +61,11 @@ WORDS = {
         "No answer from the server. Is the network there? The page goes on trying.",
         "Sem resposta do servidor. Verifique a rede; a página tenta de novo sozinha.",
     ),
+    "draft.restored": (
+        "What you had typed here is back; it is not sent or saved yet.",
+        "O que você tinha digitado aqui voltou; ainda não foi enviado nem salvo.",
+    ),
+    "draft.discard": ("Forget what I typed", "Apagar o que digitei"),
     "delete": ("Delete", "Excluir"),
     "delete.confirm": ("Delete {name} for good?", "Excluir {name} definitivamente?"),
     "done.deleted": ("Deleted.", "Excluído."),

@@ -55,6 +55,8 @@ WORDS = {
     "latest.value": ("Value", "Valor"),
     "latest.when": ("When", "Quando"),
     "latest.site": ("Site", "Local"),
+    "quality.1": ("suspect", "suspeita"),
+    "quality.2": ("bad", "ruim"),
     "live.on": ("Live", "Ao vivo"),
     "live.off": ("Live connection lost; reconnecting…", "Conexão ao vivo perdida; reconectando…"),
     "live.wait": ("Connecting…", "Conectando…"),
