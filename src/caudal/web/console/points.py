@@ -102,7 +102,7 @@ async def note_replacement(
     return view.go(f"/console/points/{point_id}", done="dial_noted", part="dials")
 
 
-@post("/points/{point_id:int}/replacements/{replacement_id:int}/delete", guards=WRITE, status_code=200)
+@post("/points/{point_id:int}/replacements/{replacement_id:int}/withdraw", guards=WRITE, status_code=200)
 async def take_replacement_back(
     point_id: FromPath[int],
     replacement_id: FromPath[int],

@@ -70,7 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/points/{point_id}": {"body": {"$form": {"display_name": "n"}}, "own": MOVED},
     "POST /console/points/{point_id}/replacements": {
         "body": {"$form": {"at": "2026-01-03T00:00"}}, "own": SAID},
-    "POST /console/points/{point_id}/replacements/{replacement_id}/delete": {"own": ENDED},
+    "POST /console/points/{point_id}/replacements/{replacement_id}/withdraw": {"own": ENDED},
     "GET /console/history.json": {"query": {"points": "{point_id}"}},
     "GET /console/conversations": {"query": {"q": "x"}},
     "GET /console/conversations/thread": {
