@@ -38,8 +38,8 @@ def test_a_reply_survives_the_session(window: Callable[..., Window], site: Site)
     assert "not sent or saved yet" in page.locator("form [role=status]").first.inner_text()
     assert findings(page) == []
     page.click("main button.primary")
-    page.wait_for_function("() => document.querySelectorAll('.said').length === 2")
-    assert page.locator(".said").nth(1).inner_text() == "O medidor 3\nvoltou <b>hoje</b>"
+    page.wait_for_function("() => document.querySelectorAll('#talk .said').length === 2")
+    assert page.locator("#talk .said").nth(1).inner_text() == "O medidor 3\nvoltou <b>hoje</b>"
     page.reload()
     assert reply.input_value() == ""
     assert page.evaluate(DRAFTS) == 0

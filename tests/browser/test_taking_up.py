@@ -41,7 +41,7 @@ def test_who_wrote_first_is_taken_up_by_one(window: Callable[..., Window], site:
     page.get_by_role("button", name=f"Atender {NAME}").focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/thread?name=**")
-    assert page.locator(".said").all_inner_texts() == ["Bom dia?", "<b>alguém</b>?"]
+    assert page.locator("#talk .said").all_inner_texts() == ["Bom dia?", "<b>alguém</b>?"]
     assert ana.go("/console/conversations").locator("#unclaimed").count() == 0
     # Somebody else was first.
     change = "update caudal.participant set who = 'somebody' where who <> $1 and conversation_id ="
