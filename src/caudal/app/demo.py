@@ -20,8 +20,11 @@ TENANT = PeopleSettings().default_tenant
 
 
 def reserve(environ: dict[str, str], host: str) -> None:
-    """Choose the sandbox's address before the API starts: its console shows the phones."""
-    port = free_port(8090, host)
+    """Choose the sandbox's address before the API starts: its console shows the phones.
+
+    SANDBOX_PORT, where it is set, is the port.
+    """
+    port = environ.get("SANDBOX_PORT") or free_port(8090, host)
     environ.update(SANDBOX_HOST=host, SANDBOX_PORT=str(port), SANDBOX_URL=f"http://{host}:{port}")
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 ENVIRON = {key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "MQTT_URL")}
 
 
@@ -29,7 +31,8 @@ class Up:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "caudal", "up", "--data", str(self.directory), *arguments,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**self.environ, **environ},
+            # The usual one may be taken between a look at it and its use, by another test's.
+            env={"SANDBOX_PORT": str(free_port()), **self.environ, **environ},
         )  # fmt: skip
         ready = self.directory / "endpoints.json"
         gone = asyncio.create_task(self.process.wait())
