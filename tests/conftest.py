@@ -94,8 +94,9 @@ def group_of(item: pytest.Item) -> str:
     return next((folder for folder in TOGETHER if place.startswith(f"{folder}/")), place)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups, for `--dist loadgroup`; the longest first."""
+    """Groups, for `--dist loadgroup`, before xdist reads them; the longest first."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(group_of(item), []).append(item)
