@@ -18,6 +18,8 @@ from .conftest import PASSWORD, Site, Window
 def test_signing_in_by_keyboard_alone(window: Callable[..., Window]) -> None:
     page = window().go("/console/devices?search=sensor")
     page.wait_for_url("**/console/sign-in?next=**")
+    # The first field takes the focus by itself, a moment after the page is there.
+    page.wait_for_function("document.activeElement.name === 'login'")
     page.keyboard.type("ana")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
