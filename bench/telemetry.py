@@ -214,36 +214,64 @@ async def _visible(
     return taken
 
 
-async def flood(server: EmbeddedPostgres, messages: int, seconds: float = 15) -> Row:
+async def flood(
+    server: EmbeddedPostgres, messages: int, seconds: float = 15, quota: int | None = None
+) -> Row:
     """A quiet tenant's publish to row, alone and while another publishes as fast as it can.
 
-    Alone before and after, so that whatever else changes meanwhile is in both.
+    Alone before and after, so that whatever else changes meanwhile is in both. `quota` is what the
+    other one may publish a second; without one it takes what the machine gives.
     """
     async with stack.ingest(server.url) as child:
         port = port_of(child)
         await publish(port, messages=1600, points=10, tag="flood", tenant="flooder")
+        await _limit(server.url, "flooder", quota)
         await _visible(server.url, port, 2)
         alone = await _visible(server.url, port, seconds / 2)
+        before = await _count(server.url)
         # From a process of its own: what shares the probe's loop would be measured with it.
         process = await start_publisher(port, messages=messages, points=10, tag="flood", tenant="flooder")
         assert process.stderr is not None
         await process.stderr.readuntil(b"ready")
+        began = time.perf_counter()
         flooded = await _visible(server.url, port, seconds, stop=process)
-        out, _ = await process.communicate()
+        took = time.perf_counter() - began
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
         await asyncio.sleep(1)
+        came = await _count(server.url) - before - len(flooded)
         alone += await _visible(server.url, port, seconds / 2)
     quiet, busy = _percentiles(alone), _percentiles(flooded)
-    done = json.loads(out)
     return {
-        "what": "a quiet tenant's publish to row, alone and beside a flooding one",
+        "what": f"a quiet tenant's publish to row, alone and beside a flood quota {quota or 'none'}",
         "alone_ms": quiet,
         "alone_samples": len(alone),
         "flooded_ms": busy,
         "flooded_samples": len(flooded),
         "p99_ratio": round(busy["p99"] / quiet["p99"], 2),
-        "flood_messages": done["messages"],
-        "flood_messages_per_second": round(done["messages"] / done["seconds"]),
+        "flood_messages_per_second": round(came / took),
     }
+
+
+async def _limit(url: str, tenant: str, quota: int | None) -> None:
+    """Set a tenant's quota of messages a second."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "insert into caudal.quota (tenant_id, messages_per_second)"
+        " select id, $2 from caudal.tenant where name = $1"
+        " on conflict (tenant_id) do update set messages_per_second = excluded.messages_per_second",
+        tenant, quota,
+    )  # fmt: skip
+    await connection.close()
+
+
+async def _count(url: str) -> int:
+    """Messages that the ledger has counted."""
+    connection = await asyncpg.connect(url)
+    counted: int = await connection.fetchval("select coalesce(sum(messages), 0)::bigint from caudal.ledger")
+    await connection.close()
+    return counted
 
 
 async def fleet_of(server: EmbeddedPostgres, devices: int = 15_000, seconds: float = 20) -> Row:
@@ -318,8 +346,9 @@ async def run(quick: bool) -> list[Row]:
         for share in (20, 80):
             rows.append(await latency(server, full * share / 100, share, seconds=4 if quick else 12))
             print(rows[-1], flush=True)
-        rows.append(await flood(server, 30_000 if quick else 600_000, seconds=3 if quick else 15))
-        print(rows[-1], flush=True)
+        for quota in (None, 1000):
+            rows.append(await flood(server, 30_000 if quick else 600_000, 3 if quick else 15, quota))
+            print(rows[-1], flush=True)
         rows.append(await _ledger(server, "ledger of the run so far"))
     # Each in a database of its own: what came before, and a tenant's bound on series, would be measured too.
     async with stack.database() as server:

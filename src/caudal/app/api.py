@@ -156,6 +156,10 @@ def application(made: ApiParts) -> Application:
     )
 
 
+# Connections that wait to be accepted.
+BACKLOG = 1024
+
+
 class HttpServer:
     """uvicorn (uvloop, httptools) on a socket that is bound before anything else, so that `port` is known."""
 
@@ -167,6 +171,8 @@ class HttpServer:
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((host, port))
+        # Two may bind the same port until one of them listens; whoever comes second must hear of it here.
+        self._socket.listen(BACKLOG)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
@@ -179,7 +185,7 @@ class HttpServer:
             # We know our proxies ourselves (TRUSTED_PROXIES).
             proxy_headers=False,
             timeout_graceful_shutdown=5,
-            backlog=1024,
+            backlog=BACKLOG,
             ws=_Sockets,
             # People send a ping; compression would hold a window for each of thousands.
             ws_max_size=65_536,
