@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ import asyncpg
 import httpx
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from caudal.app import api
 from caudal.core import db
@@ -86,28 +88,35 @@ def pytest_configure() -> None:
     passwords.COST = passwords.Cost(1, 64, 1)
 
 
-def group_of(item: pytest.Item) -> str:
+def group_of(nodeid: str) -> str:
     """The name of the tests that this one stays together with, in one process."""
-    if "kafka_broker" in getattr(item, "fixturenames", ()):
+    place, _, name = nodeid.removeprefix("tests/").partition("::")
+    if place.startswith("kafka/") or re.search(r"\[.*kafka.*\]", name):
         return "kafka"
-    place = item.path.relative_to(ROOT / "tests").as_posix()
     return next((folder for folder in TOGETHER if place.startswith(f"{folder}/")), place)
 
 
-@pytest.hookimpl(tryfirst=True)
+class Groups(LoadScopeScheduling):
+    """Hands out whole groups, in the order in which they stand."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Ours instead of `loadgroup`, which writes its groups to where pytest 9 no longer looks."""
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups, for `--dist loadgroup`, before xdist reads them; the longest first."""
-    groups: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        groups.setdefault(group_of(item), []).append(item)
-    order = {
-        name: next((at for at, word in enumerate(LONGEST) if name.startswith(word)), len(LONGEST))
-        for name in groups
-    }
-    for name, members in groups.items():
-        for item in members:
-            item.add_marker(pytest.mark.xdist_group(name))
-    items[:] = [item for name in sorted(groups, key=order.__getitem__) for item in groups[name]]
+    """Groups next to each other; the longest first."""
+    order = {name: at for at, name in enumerate(LONGEST)}
+
+    def rank(item: pytest.Item) -> tuple[int, str]:
+        name = group_of(item.nodeid)
+        return next((at for word, at in order.items() if name.startswith(word)), len(order)), name
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
