@@ -209,10 +209,12 @@ class Window:
         return self.page
 
     def settle(self) -> None:
-        """Wait until every chart is drawn, or says why not."""
+        """Wait until every chart is drawn, or says why not, and nothing more is being fetched."""
         self.page.wait_for_function(
-            "() => [...document.querySelectorAll('[data-chart], [data-chart-from]')]"
-            ".every(e => e.querySelector('canvas') || (e.dataset.drawn && e.querySelector('.hint')))"
+            "() => !document.querySelector("
+            "'[aria-busy=true], .htmx-request, [hx-trigger=load] > .hint:only-child')"
+            " && [...document.querySelectorAll('[data-chart], [data-chart-from]')]"
+            ".every(e => e.querySelector('canvas') || e.dataset.drawn === 'told')"
         )
 
     def close(self) -> None:

@@ -183,6 +183,7 @@
           line.append(" ", press);
         }
         place.replaceChildren(line);
+        place.dataset.drawn = "told";
       };
       try {
         const answer = await fetch(place.dataset.chartFrom, { headers: { accept: "application/json" } });
