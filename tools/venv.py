@@ -6,6 +6,7 @@ the package index as the one file it is, held against the digest below, and run 
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import os
 import re
@@ -23,9 +24,24 @@ UV = "uv>=0.9"
 QUIET = ["install", "--quiet", "--disable-pip-version-check", "--no-input", UV]
 
 
+def package_index() -> str:
+    """The index that this machine's pip would be told of. SystemExit when it is told of none."""
+    if given := os.environ.get("PIP_INDEX_URL"):
+        return given
+    told = configparser.ConfigParser()
+    told.read(
+        [Path(file).expanduser() for file in ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")]
+    )
+    if found := told.get("global", "index-url", fallback=""):
+        return found
+    sys.exit(
+        "This Python has no ensurepip. Install python3-venv, or set PIP_INDEX_URL to your package index."
+    )
+
+
 def fetch(folder: Path) -> Path:
     """pip's wheel, in `folder`. Raises OSError; SystemExit when the index has not the one we know."""
-    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+    index = package_index().rstrip("/") + "/pip/"
     with urllib.request.urlopen(index, timeout=60) as answer:
         page = answer.read().decode()
     link = re.search(rf"""["']([^"']*/{re.escape(PIP)})[#"']""", page)
