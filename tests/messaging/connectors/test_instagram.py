@@ -67,7 +67,7 @@ async def test_reading_the_last_reads_all(platform: Platform) -> None:
 
 async def test_an_echo_settles_what_was_not_answered(platform: Platform) -> None:
     account = await written_to(platform)
-    account.behaviour = Behaviour(fault="silence", times=1, receipt_delay_ms=1200)
+    account.behaviour = Behaviour(fault="silence", times=1, receipt_delay_ms=4000)
     (number,) = await send(platform, "once")
     await platform.until([number], "unknown")
     await platform.until([number], "sent")
@@ -92,7 +92,7 @@ async def test_an_echo_without_our_reference_is_known_by_its_text(
 
     monkeypatch.setattr(engine, "instagram", Bare)
     account = await written_to(platform)
-    account.behaviour = Behaviour(fault="silence", times=1, receipt_delay_ms=1200)
+    account.behaviour = Behaviour(fault="silence", times=1, receipt_delay_ms=4000)
     (number,) = await send(platform, "once")
     await platform.until([number], "unknown")
     await platform.until([number], "sent")

@@ -72,7 +72,7 @@ async def test_unanswered_is_unknown_and_settled_by_its_receipt(platform: Platfo
     provided = provided_whatsapp()
     await platform.account(provided)
     # Webhooks wait until the call is known to have no answer.
-    provided.behaviour = Behaviour(fault=fault, times=1, receipt_delay_ms=1200)
+    provided.behaviour = Behaviour(fault=fault, times=1, receipt_delay_ms=4000)
     metrics = await platform.worker("whatsapp", breaker_failures=100)
     first, second = await platform.send("once", "after it")
     await platform.until([first], "unknown")
