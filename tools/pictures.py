@@ -57,7 +57,7 @@ def take(page: Page, name: str) -> None:
     """The screen as it is, once its charts are drawn; as good as fits."""
     page.wait_for_function(
         "() => [...document.querySelectorAll('[data-chart], [data-chart-from]')]"
-        ".every(e => e.querySelector('canvas') || (e.dataset.drawn && e.querySelector('.hint')))"
+        ".every(e => e.querySelector('canvas') || e.dataset.drawn === 'told')"
     )
     for quality in range(90, 20, -5):
         taken = page.screenshot(type="jpeg", quality=quality)
