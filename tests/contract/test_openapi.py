@@ -1,7 +1,9 @@
 """The API does what its own description says: schemathesis, every check, against the running whole.
 
 `CAUDAL_FUZZ_EXAMPLES` says how many examples are made in all, shared evenly among the operations (3,000;
-10,000 before a release). `schemathesis.toml` beside this file says which check does not hold where, and why.
+10,000 before a release); `CAUDAL_FUZZ_ONLY` names one operation to make them all for ("POST /v1/files"), and
+`CAUDAL_FUZZ_SEED` where to begin: the same place unless told otherwise, so that only a change makes it fail.
+`schemathesis.toml` beside this file says which check does not hold where, and why.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from caudal.app import api as composition
 from caudal.registry.pki import authority, revocation
 
 EXAMPLES = int(os.environ.get("CAUDAL_FUZZ_EXAMPLES", "3000"))
+SEED = os.environ.get("CAUDAL_FUZZ_SEED", "1")
+ONLY = os.environ.get("CAUDAL_FUZZ_ONLY", "")
 SECONDS = 300 + EXAMPLES // 2
 
 
@@ -50,7 +54,7 @@ async def test_every_operation_is_as_described(unstarted_api: Any, tmp_path: Pat
         answer = await api.client.post(path, json=body, headers=headers)
         assert answer.status_code in (201, 202), answer.text
     paths = (await api.client.get("/schema/openapi.json")).json()["paths"]
-    operations = sum(len(methods) for methods in paths.values())
+    operations = 1 if ONLY else sum(len(methods) for methods in paths.values())
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "schemathesis"),
         "--config-file", str(Path(__file__).parent / "schemathesis.toml"),
@@ -58,6 +62,7 @@ async def test_every_operation_is_as_described(unstarted_api: Any, tmp_path: Pat
         "--header", f"Authorization: {headers['Authorization']}", "--checks", "all",
         "--phases", "examples,coverage,fuzzing", "--max-examples", str(-(-EXAMPLES // operations)),
         "--suppress-health-check", "all", "--request-timeout", "20", "--no-color",
+        "--seed", SEED, *(("--include-name", ONLY) if ONLY else ()),
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:

@@ -139,14 +139,16 @@ def write_whole(path: Path, content: bytes) -> bool:
 
 
 def write(directory: Path, files: Files, pid_file: Path | None = None) -> bool:
-    """Put the files in place and tell Mosquitto; False when nothing had changed."""
+    """Put the files in place and tell Mosquitto; False when nothing had changed.
+
+    Should it read them in between: who is out comes before who may do what, and that before who is in.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    written = [
-        write_whole(directory / "passwords", files.passwords.encode()),
-        write_whole(directory / "acl", files.rules.encode()),
-    ]
+    written = []
     if files.revoked is not None:
         written.append(write_whole(directory / "crl.pem", files.revoked))
+    written.append(write_whole(directory / "acl", files.rules.encode()))
+    written.append(write_whole(directory / "passwords", files.passwords.encode()))
     if not any(written):
         return False
     if pid_file is not None:
