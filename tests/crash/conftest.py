@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,13 @@ from .proxy import StallingProxy
 SHARE = int(os.environ.get("CAUDAL_TEST_KILLS", "20")) / 20
 
 
-def times(usual: int) -> int:
-    """`usual` kills of 20, or as many more as were asked for."""
-    return max(1, round(usual * SHARE))
+def rounds(usual: int) -> Iterator[int]:
+    """Numbers of rounds: `usual` kills of 20, or as many more as were asked for. Says how long each took."""
+    most = max(1, round(usual * SHARE))
+    for number in range(1, most + 1):
+        began = time.monotonic()
+        yield number
+        print(f"round {number} of {most}: {time.monotonic() - began:.1f} s", flush=True)
 
 
 @pytest.fixture

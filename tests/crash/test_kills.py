@@ -12,7 +12,7 @@ import pytest
 from caudal.core.postgres import EmbeddedPostgres
 from caudal.core.supervisor import StartError
 
-from .conftest import Ingest, Mosquitto, times
+from .conftest import Ingest, Mosquitto, rounds
 from .load import Load, prove
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -31,7 +31,7 @@ async def test_endpoint_killed(postgres: EmbeddedPostgres, make_ingest: Any, cha
     ingest = await make_ingest(postgres.url)
     load = Load(ingest.port, seed_of(chance))
     await load.start()
-    for _ in range(times(7)):
+    for _ in rounds(7):
         await at_random(load, chance)
         await ingest.kill()
         await ingest.start()
@@ -46,7 +46,7 @@ async def test_database_killed(postgres: EmbeddedPostgres, make_ingest: Any, cha
     ingest = await make_ingest(postgres.url)
     load = Load(ingest.port, seed_of(chance))
     await load.start()
-    for _ in range(times(5)):
+    for _ in rounds(5):
         await at_random(load, chance)
         await asyncio.to_thread(postgres.kill)
         await postgres.start()
@@ -64,7 +64,7 @@ async def test_both_killed_at_once(
     ingest = await make_ingest(postgres.url)
     load = Load(ingest.port, seed_of(chance))
     await load.start()
-    for _ in range(times(1)):
+    for _ in rounds(1):
         await at_random(load, chance)
         first, second = ingest.kill, lambda: asyncio.to_thread(postgres.kill)
         if chance.random() < 0.5:
@@ -84,7 +84,7 @@ async def test_subscriber_and_broker(
     ingest = await make_ingest(postgres.url, MQTT_URL=f"mqtt://127.0.0.1:{mosquitto.port}")
     load = Load(mosquitto.port, seed_of(chance))
     await load.start()
-    for _ in range(times(6)):
+    for _ in rounds(6):
         await at_random(load, chance)
         what = chance.choice(["subscriber", "subscriber", "broker", "database"])
         if what == "subscriber":

@@ -195,6 +195,13 @@ async def test_rotation_with_grace(app_pool: Pool, ingest_pool: Pool, pool: Pool
         assert await credentials.due(c) == []
         await pool.execute("update caudal.credential set due_at = now() - interval '1 s' where id = 3")
         assert [x.device_id for x in await credentials.due(c)] == [device]
+        counted = "select credentials_due, credentials_expired from caudal.watch()"
+        assert tuple(await pool.fetchrow(counted)) == (1, 0)
+        # Once it opens nothing it is a device that is out, not one that is due.
+        await pool.execute("update caudal.credential set expires_at = now() - interval '1 h' where id = 3")
+        assert await credentials.due(c) == []
+        assert tuple(await pool.fetchrow(counted)) == (0, 1)
+        await pool.execute("update caudal.credential set expires_at = now() + interval '1 d' where id = 3")
         assert await credentials.revoke(c, "device", device) == 2
     assert not await opens(third)
 

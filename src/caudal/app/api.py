@@ -17,6 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from caudal.app import console, devices, files, messaging, webhooks
 from caudal.core import db, logs
+from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.memory import give_back_blocks
@@ -286,7 +287,6 @@ async def start(life: Lifecycle) -> None:
     for domain in DOMAINS:
         await domain(life, made)
     server = await serve(life, application(made), web.api_host, web.api_port)
-    host = f"[{web.api_host}]" if ":" in web.api_host else web.api_host
-    endpoints = {"api_url": f"http://{host}:{server.port}"}
+    endpoints = {"api_url": address("http", web.api_host, server.port)}
     await announce(life, environ, endpoints)
     log.info("api is ready", **endpoints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
@@ -14,7 +14,9 @@ from caudal.app.api import sealer_of
 from caudal.app.files import media
 from caudal.app.messaging import ROLE, open_log
 from caudal.app.operations import serve_operations
+from caudal.app.part import Starter
 from caudal.core import db, logs
+from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
 from caudal.core.eventlog.metrics import LogMetrics
 from caudal.core.eventlog.port import Consumer, EventLog
@@ -126,10 +128,10 @@ def _url(environ: Mapping[str, str]) -> str:
     return url
 
 
-def starter(name: str, environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Awaitable[None]]:
+def starter(name: str, environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal connector run NAME`: one connector as a process of its own."""
 
-    async def start(life: Lifecycle) -> None:
+    async def start(life: Lifecycle) -> dict[str, str]:
         metrics = Metrics()
         made = await parts(life, _url(environ), environ, metrics, name=name)
         health = Health(made.pool)
@@ -137,9 +139,12 @@ def starter(name: str, environ: Mapping[str, str] = os.environ) -> Callable[[Lif
         web = load(WebSettings, environ)
         server = await serve_operations(life, metrics, health, web.api_host, made.settings.metrics_port(name))
         await run_connector(life, name, made)
-        endpoints = {f"{name}_metrics_url": f"http://{web.api_host}:{server.port}/actuator/prometheus"}
+        endpoints = {
+            f"{name}_metrics_url": address("http", web.api_host, server.port, "/actuator/prometheus")
+        }
         await announce(life, environ, endpoints)
         log.info("the connector is ready", connector=name, **endpoints)
+        return endpoints
 
     return start
 

@@ -12,6 +12,7 @@ import asyncpg
 
 from caudal.app.doors import IngestParts, open_endpoint, open_subscriber
 from caudal.core import db, logs
+from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics, MetricsServer
@@ -138,16 +139,15 @@ async def start(
     made = await build(
         life, database.database_url, settings, metrics, worker=worker, pool_max=database.db_pool_max
     )
-    endpoints = {"metrics_url": f"http://{doors.metrics_host}:{server.port}/metrics"}
+    endpoints = {"metrics_url": address("http", doors.metrics_host, server.port, "/metrics")}
     if doors.mqtt_url:
         await open_subscriber(life, doors, made, access)
         endpoints["mqtt_url"] = doors.mqtt_url
     else:
         endpoint = await open_endpoint(life, doors, made, access)
-        host = f"[{doors.mqtt_host}]" if ":" in doors.mqtt_host else doors.mqtt_host
-        endpoints["mqtt_url"] = f"mqtt://{host}:{endpoint.port}"
+        endpoints["mqtt_url"] = address("mqtt", doors.mqtt_host, endpoint.port)
         if doors.mqtt_tls_cert:
-            endpoints["mqtts_url"] = f"mqtts://{host}:{endpoint.tls_port}"
+            endpoints["mqtts_url"] = address("mqtts", doors.mqtt_host, endpoint.tls_port)
     _tune_collector()
     await announce(life, environ, endpoints)
     log.info("ingest is ready", **endpoints)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
 import msgspec
+
+from caudal.core.lifecycle import Lifecycle
+
+Starter: TypeAlias = Callable[[Lifecycle], Awaitable[dict[str, str]]]
+"""Starts a process of the platform; returns its endpoints by name, as `endpoints.json` has them."""
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from caudal.core.settings import load
 
 
 def run_process(
-    start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0, level: str = "info"
+    start: Callable[[Lifecycle], Awaitable[object]], *, grace: float = 8.0, level: str = "info"
 ) -> int:
     """Run a process whose parts `start` starts, until it is told to stop; returns the exit status."""
     _raise_file_limit()

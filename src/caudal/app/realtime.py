@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from litestar.datastructures import State
@@ -12,7 +12,9 @@ from litestar.di import Provide
 from caudal.app.api import ROLE as APP_ROLE
 from caudal.app.api import HttpServer, sealer_of, serve
 from caudal.app.messaging import ROLE, deliveries_of
+from caudal.app.part import Starter
 from caudal.core import db, logs
+from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
@@ -82,7 +84,7 @@ def _constant(service: object) -> Provide:
     return Provide(lambda: cast(Any, service), sync_to_thread=False, use_cache=True)
 
 
-def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Awaitable[None]]:
+def starter(environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal realtime`: a gateway as a process of its own, all settings from `environ`."""
     url = load(db.DatabaseSettings, environ).database_url
     people = load(PeopleSettings, environ)
@@ -92,10 +94,14 @@ def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Aw
         raise SettingsError("Set DATABASE_URL: a gateway as a process of its own has no embedded server.")
     database = url
 
-    async def start(life: Lifecycle) -> None:
+    async def start(life: Lifecycle) -> dict[str, str]:
         server = await gateway(life, database, people, web, settings, environ)
-        endpoints = {"realtime_url": f"ws://{web.api_host}:{server.port}/notifications"}
+        endpoints = {
+            "realtime_metrics_url": address("http", web.api_host, server.port, "/actuator/prometheus"),
+            "realtime_url": address("ws", web.api_host, server.port, "/notifications"),
+        }
         await announce(life, environ, endpoints)
         log.info("the gateway is ready", **endpoints)
+        return endpoints
 
     return start

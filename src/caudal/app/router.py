@@ -12,7 +12,9 @@ import asyncpg
 
 from caudal.app.messaging import ROLE, open_log
 from caudal.app.operations import serve_operations
+from caudal.app.part import Starter
 from caudal.core import db, logs
+from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
 from caudal.core.eventlog.metrics import LogMetrics
 from caudal.core.eventlog.port import Consumer, EventLog
@@ -100,7 +102,7 @@ async def _consume(life: Lifecycle, event_log: EventLog, topic: str, group: str)
     return consumer
 
 
-def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Awaitable[None]]:
+def starter(environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal router`: a router as a process of its own, all settings from `environ`."""
     url = load(db.DatabaseSettings, environ).database_url
     log_settings = load(LogSettings, environ)
@@ -110,14 +112,15 @@ def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Aw
         raise SettingsError("Set DATABASE_URL: a router as a process of its own has no embedded server.")
     database = url
 
-    async def start(life: Lifecycle) -> None:
+    async def start(life: Lifecycle) -> dict[str, str]:
         metrics = Metrics()
         pool, event_log = await parts(life, database, log_settings, settings, metrics)
         health = Health(pool)
         health.add("log", event_log.ping)
         server = await serve_operations(life, metrics, health, web.api_host, settings.router_metrics_port)
-        endpoints = {"router_metrics_url": f"http://{web.api_host}:{server.port}/actuator/prometheus"}
+        endpoints = {"router_metrics_url": address("http", web.api_host, server.port, "/actuator/prometheus")}
         await announce(life, environ, endpoints)
         log.info("the router is ready", log=log_settings.log, **endpoints)
+        return endpoints
 
     return start

@@ -178,18 +178,19 @@ on conflict do nothing
 
 
 async def register_gateways(installation: Installation, tenant: str, machines: Sequence[Machine]) -> None:
-    """Make the machines' boxes known: a MAC that nobody registered belongs to nobody."""
-    async with connected(installation) as connection:
-        names, macs = [machine.name for machine in machines], [machine.mac for machine in machines]
+    """Make the machines' boxes known: a MAC that nobody registered belongs to nobody. Raises InvalidInput."""
+    names, macs = [machine.name for machine in machines], [machine.mac(tenant) for machine in machines]
+    async with connected(installation) as connection, connection.transaction():
+        if installation.ingest_settings.unknown_tenants == "refuse" and not await connection.fetchval(
+            "select true from caudal.tenant where name = $1", tenant
+        ):
+            raise InvalidInput(f"There is no tenant {tenant}. Make it with `caudal tenant create {tenant}`.")
         await connection.execute(_GATEWAYS, tenant, names, macs)
-        others = await connection.fetchval(
+        if others := await connection.fetchval(
             "select count(*) from caudal.gateway g join caudal.tenant t on t.id = g.tenant_id"
             " where g.mac = any($1) and t.name <> $2",
             macs,
             tenant,
-        )
-    if others:
-        raise InvalidInput(
-            f"{others} of the simulated gateways belong to another tenant: a MAC is one tenant's alone."
-            " Name that tenant with --tenant."
-        )
+        ):
+            # Undone by the exception, the tenant with them.
+            raise InvalidInput(f"{others} of the simulated gateways are another tenant's. Name another.")

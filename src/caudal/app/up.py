@@ -215,9 +215,15 @@ class Platform:
         return found
 
     async def _start_part(self, life: Lifecycle, part: Part, environ: Mapping[str, str]) -> dict[str, str]:
+        def port(given: str | None, usual: int) -> str:
+            if given and given != "0":
+                return given
+            # 0 is any, and which is said here: a part that dies comes back where it was announced to be.
+            return str(free_port(0 if given else usual, self._host))
+
         def ports(usual: bool) -> dict[str, str]:
             return {
-                name: self._environ.get(name) or str(free_port(number if usual else 0, self._host))
+                name: port(self._environ.get(name), number if usual else 0)
                 for name, number in part.ports.items()
             }
 

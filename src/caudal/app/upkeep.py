@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated
 
 import msgspec
 
 from caudal.app.operations import serve_operations
+from caudal.app.part import Starter
 from caudal.core import db, logs
+from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
@@ -52,7 +54,7 @@ async def parts(
     return Health(pool)
 
 
-def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Awaitable[None]]:
+def starter(environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal upkeep`: the background jobs as a process of its own, all settings from `environ`."""
     url = load(db.DatabaseSettings, environ).database_url
     settings = load(UpkeepSettings, environ)
@@ -62,12 +64,13 @@ def starter(environ: Mapping[str, str] = os.environ) -> Callable[[Lifecycle], Aw
         raise SettingsError("Set DATABASE_URL: upkeep as a process of its own has no embedded server.")
     database = url
 
-    async def start(life: Lifecycle) -> None:
+    async def start(life: Lifecycle) -> dict[str, str]:
         metrics = Metrics()
         health = await parts(life, database, settings, retention, metrics)
         server = await serve_operations(life, metrics, health, web.api_host, settings.upkeep_metrics_port)
-        endpoints = {"upkeep_metrics_url": f"http://{web.api_host}:{server.port}/actuator/prometheus"}
+        endpoints = {"upkeep_metrics_url": address("http", web.api_host, server.port, "/actuator/prometheus")}
         await announce(life, environ, endpoints)
         log.info("upkeep is ready", **endpoints)
+        return endpoints
 
     return start

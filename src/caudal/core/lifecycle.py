@@ -88,7 +88,7 @@ class Lifecycle:
             loop.add_signal_handler(number, self.request_stop)
 
 
-async def run(start: Callable[[Lifecycle], Awaitable[None]], *, grace: float = 8.0) -> int:
+async def run(start: Callable[[Lifecycle], Awaitable[object]], *, grace: float = 8.0) -> int:
     """Start a process's parts with `start`, wait, stop; returns the exit status (1 when a part failed).
 
     When `start` itself fails, what it had started is stopped again before the error goes on. Who asks for a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -15,7 +16,7 @@ from caudal.telemetry.topics import Kind, Scheme
 
 DAY: Final = 86_400.0
 Message: TypeAlias = tuple[str, bytes]
-Maker: TypeAlias = Callable[["Machine", float, Mapping[str, Any], int], object]
+Maker: TypeAlias = Callable[["Machine", str, float, Mapping[str, Any], int], object]
 
 FAULTS: Final[Mapping[str, str]] = {
     "late": "measured an hour to a year ago",
@@ -40,8 +41,7 @@ class Machine:
     def __init__(self, site: int, number: int, seed: int) -> None:
         self.name = f"chiller-{number:04}"
         self.site = f"site-{site:02}"
-        # Locally administered, so that it is no real box's.
-        self.mac = "02:ca:" + number.to_bytes(4, "big").hex(":")
+        self._number = number
         self._chance = random.Random(f"{seed}/{site}/{number}")  # noqa: S311 - guards nothing
         self._level = self._chance.uniform(4.0, 9.0)
         self._swing = self._chance.uniform(1.0, 3.0)
@@ -50,6 +50,12 @@ class Machine:
         self._power = self._chance.uniform(12, 45)
         self._drift = 0.0
         self._last: float | None = None
+
+    def mac(self, tenant: str) -> str:
+        """Its address as a gateway of `tenant`: a MAC is one tenant's alone."""
+        # Locally administered, so that it is no real box's.
+        whose = hashlib.sha256(tenant.encode()).digest()[:2]
+        return b"".join((b"\x02", whose, self._number.to_bytes(3, "big"))).hex(":")
 
     def measure(self, at: float) -> dict[str, float | bool | str]:
         """The points at `at` (Unix seconds); each call moves the machine on."""
@@ -77,7 +83,7 @@ class Machine:
 UNITS: Final = {"temp_water": "°C", "temp_return": "°C", "power_kw": "kW", "energy_kwh": "kWh"}
 
 
-def _v1(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+def _v1(machine: Machine, tenant: str, at: float, values: Mapping[str, Any], points: int) -> object:
     listed = [
         {
             "name": name,
@@ -93,7 +99,7 @@ def _v1(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> 
     return {"schema": "v1", "ts": moment, "points": listed + extra, "meta": {"fw": "2.4.1"}}
 
 
-def _senml(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+def _senml(machine: Machine, tenant: str, at: float, values: Mapping[str, Any], points: int) -> object:
     records: list[dict[str, Any]] = [
         {"n": name, "v": value, **({"u": UNITS[name]} if name in UNITS else {})}
         for name, value in values.items()
@@ -102,7 +108,7 @@ def _senml(machine: Machine, at: float, values: Mapping[str, Any], points: int) 
     return [{"bn": machine.name, "bt": round(at, 3)}, *records]
 
 
-def _sensors(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+def _sensors(machine: Machine, tenant: str, at: float, values: Mapping[str, Any], points: int) -> object:
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     listed = [
         {"sensor_id": name, "value": value, **({"unit": UNITS[name]} if name in UNITS else {})}
@@ -112,18 +118,18 @@ def _sensors(machine: Machine, at: float, values: Mapping[str, Any], points: int
     return {"device_id": machine.name, "timestamp": moment, "sensors": listed}
 
 
-def _parsec(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+def _parsec(machine: Machine, tenant: str, at: float, values: Mapping[str, Any], points: int) -> object:
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
     return {"di1": int(values["compressor_1_on"]), "di2": 0, "rssi": -70, "ts": moment}
 
 
-def _je02(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+def _je02(machine: Machine, tenant: str, at: float, values: Mapping[str, Any], points: int) -> object:
     running = int(values["compressor_1_on"])
     data = {"TS": int(at), "INPUT1": running, "INPUT2": 0, "VAR0": round(values["temp_water"] * 10)}
     return {"DATA": {**data, "VAR1": 550, "WRSSI": -64, "UPTIME": int(at) % 10**6, "CNTSERR": 0, "RELE": 0}}
 
 
-def _leituras(machine: Machine, at: float, values: Mapping[str, Any], points: int) -> object:
+def _leituras(machine: Machine, tenant: str, at: float, values: Mapping[str, Any], points: int) -> object:
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     listed = [
         {"dispositivo_codigo": name, "valor": value, "unidade": UNITS[name]}
@@ -135,7 +141,7 @@ def _leituras(machine: Machine, at: float, values: Mapping[str, Any], points: in
         {"dispositivo_codigo": f"M{n}", "valor": round(level + n / 7, 3), "unidade": "kWh"}
         for n in range(points - len(listed))
     ]
-    return {"gateway_mac": machine.mac, "timestamp": moment, "leituras": (listed + extra)[:points]}
+    return {"gateway_mac": machine.mac(tenant), "timestamp": moment, "leituras": (listed + extra)[:points]}
 
 
 FORMATS: Final[Mapping[str, tuple[Kind, Maker]]] = {
@@ -167,17 +173,17 @@ def publish(
     ValueError when `topics` has none for the format, or a name cannot stand on it.
     """
     kind, make = FORMATS[form]
-    topic = topics.build(kind, tenant=tenant, site=machine.site, device=machine.name, mac=machine.mac)
+    topic = topics.build(kind, tenant=tenant, site=machine.site, device=machine.name, mac=machine.mac(tenant))
     return _messages(
-        machine, topic, make, clock, points, faults or Faults(),
+        machine, tenant, topic, make, clock, points, faults or Faults(),
         random.Random(f"{seed}/{machine.site}/{machine.name}"),  # noqa: S311 - guards nothing
         count,
     )  # fmt: skip
 
 
 def _messages(
-    machine: Machine, topic: str, make: Maker, clock: Callable[[], float], points: int, faults: Faults,
-    chance: random.Random, count: int | None,
+    machine: Machine, tenant: str, topic: str, make: Maker, clock: Callable[[], float], points: int,
+    faults: Faults, chance: random.Random, count: int | None,
 ) -> Iterator[Message]:  # fmt: skip
     sent = 0
     before = 0.0
@@ -188,7 +194,7 @@ def _messages(
             at -= chance.uniform(3600, 365 * DAY)
         elif chance.random() < faults.ahead:
             at += 3600
-        payload = json.dumps(make(machine, at, machine.measure(at), points)).encode()
+        payload = json.dumps(make(machine, tenant, at, machine.measure(at), points)).encode()
         if chance.random() < faults.malformed:
             payload = chance.choice((payload[: len(payload) // 2], b"\xff\xfe\x00", b'{"ts": 1, "temp": 7}'))
         sent += 1

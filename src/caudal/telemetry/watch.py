@@ -31,7 +31,10 @@ class Watch:
                 "certificate_expiry_seconds", "Seconds until the first unrevoked certificate expires"
             ),
             "credentials_due": metrics.gauge(
-                "credentials_due", "Devices and gateways whose password is due for rotation, or past it"
+                "credentials_due", "Devices and gateways whose password is due for rotation and still opens"
+            ),
+            "credentials_expired": metrics.gauge(
+                "credentials_expired", "Devices and gateways whose newest password opens nothing any longer"
             ),
             "tenants_over_storage": metrics.gauge(
                 "tenants_over_storage", "Tenants that have used the storage of their quota"

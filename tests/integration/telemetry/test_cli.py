@@ -124,9 +124,18 @@ async def test_a_fleet_of_gateways(endpoint: Endpoint, pool: asyncpg.Pool[Any], 
     assert json.loads(out)["acked"] == 15
     assert await pool.fetchval("select count(*) from tds_new_leitura_dispositivo") == 15 * 6
     assert await pool.fetchval("select count(*) from caudal.dead_letter") == 0
-    status, _, err = await caudal(database_url, "simulate", *words, "--tenant", "rival", MQTT_URL=url)
+    # Another tenant's gateways are others, and one that nobody made is not made by a slip of the fingers.
+    status, _, err = await caudal(
+        database_url, "simulate", *words, "--tenant", "rival", MQTT_URL=url, UNKNOWN_TENANTS="refuse"
+    )
     assert status == 2
-    assert "another tenant" in err
+    assert "tenant create rival" in err
+    assert not await pool.fetchval("select true from caudal.tenant where name = 'rival'")
+    status, out, err = await caudal(
+        database_url, "simulate", *words, "--tenant", "rival", MQTT_URL=url, UNKNOWN_TENANTS="register"
+    )
+    assert status == 0, err
+    assert await pool.fetchval("select count(distinct gateway_id) from tds_new_leitura_dispositivo") == 6
 
 
 async def test_tools_use_the_topics_in_force(

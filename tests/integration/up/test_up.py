@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import paho.mqtt.client as paho
 import pytest
 
@@ -102,7 +104,23 @@ async def test_several_processes_share_a_port_that_is_not_the_usual_one(up: Up) 
             with contextlib.suppress(OSError):  # somebody has it already: as good
                 listener.bind(("127.0.0.1", port))
                 listener.listen()
-        endpoints = await up.start("--ingest", "2")
+        anywhere = (
+            "API",
+            "MQTT",
+            "REALTIME",
+            "METRICS",
+            "ROUTER_METRICS",
+            "UPKEEP_METRICS",
+            "APPRISE_METRICS",
+        )
+        endpoints = await up.start("--ingest", "2", **{f"{what}_PORT": "0" for what in anywhere})
+    # 0 is any port: what is announced is the one that was found.
+    assert not [url for url in endpoints.values() if urlsplit(url).port == 0]
+    for name, url in endpoints.items():
+        if url.startswith("http"):
+            path = "/health/live" if name == "http_url" else ""
+            answer = await asyncio.to_thread(httpx.get, url + path)
+            assert answer.status_code == 200, (name, url)
     assert not endpoints["mqtt_url"].endswith(":1883")
     assert endpoints["metrics_url"] != endpoints["ingest_2_metrics_url"]
     for number in range(16):
