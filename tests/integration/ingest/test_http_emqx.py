@@ -18,17 +18,6 @@ async def test_emqx_webhook(http: Http) -> None:
     assert came["outcomes"][0]["result"] == "stored"
 
 
-async def test_a_name_that_emqx_would_fill_in_opens_nothing_there(http: Http, pool: Any) -> None:
-    """EMQX replaces placeholders in the rules it is given: with the client id, which a client chooses."""
-    made = await http.api.client.post("/api/devices", headers=http.headers, json={"name": "x${clientid}"})
-    path = f"/api/devices/{made.json()['id']}/credentials"
-    issued = (await http.api.client.post(path, headers=http.headers)).json()
-    body = {"username": issued["username"], "password": issued["password"], "clientid": "victim"}
-    http.headers = {"authorization": "Bearer broker"}
-    found = await http.send("/mqtt/auth", body, 200)
-    assert found["acl"] == [{"permission": "deny", "action": "all", "topic": "#"}]
-
-
 async def test_emqx_asks(http: Http, pool: Any) -> None:
     made = await http.api.client.post("/api/devices", headers=http.headers, json={"name": "pump"})
     path = f"/api/devices/{made.json()['id']}/credentials"
@@ -44,12 +33,9 @@ async def test_emqx_asks(http: Http, pool: Any) -> None:
 
     found = await ask(user, issued["password"], cert_common_name="undefined")
     assert found["result"] == "allow"
-    assert not found.get("is_superuser")
     assert found["expire_at"] > 1_700_000_000
-    assert {"permission": "allow", "action": "subscribe", "topic": "traksense/acme/+/pump/cmd"} in found[
-        "acl"
-    ]
-    assert found["acl"][-1] == {"permission": "deny", "action": "all", "topic": "#"}
+    # Rules that came with it would be in force for as long as it is connected, revoked or not.
+    assert found.keys() == {"result", "expire_at"}
     assert (await ask("panel", dashboard))["result"] == "allow"
     for wrong in ((user, "x"), ("t:rival:d:pump", issued["password"]), ("", ""), ("\0", "x"), ("admin", "")):
         assert (await ask(*wrong)) == {"result": "deny"}

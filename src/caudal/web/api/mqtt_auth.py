@@ -1,8 +1,9 @@
 """EMQX asks us over HTTP who may come in and what they may do (its HTTP authenticator and authorizer, 5.x).
 
-The answer to a sign-in carries the client's rules (`acl`, EMQX 5.8 and later), so that most brokers never ask
-about a topic; `/mqtt/acl` answers the older ones. Every answer is 200: EMQX takes another status for `ignore`
-and would go on to its next authenticator. Have EMQX deny what no rule matches (`authorization.no_match`).
+The answer to a sign-in carries no rules (`acl`, EMQX 5.8 and later): EMQX would keep to them for as long as
+the client is connected, whoever has been revoked since (docs/adr/0110). It asks `/mqtt/acl` instead, and keeps
+an answer for a minute. Every answer is 200: EMQX takes another status for `ignore` and would go on to its next
+authenticator. Have EMQX deny what no rule matches (`authorization.no_match`).
 """
 
 from __future__ import annotations
@@ -36,21 +37,12 @@ class SignIn(msgspec.Struct):
     cert_common_name: str | None = None
 
 
-class AclRule(msgspec.Struct):
-    """One rule, in EMQX's words."""
-
-    permission: Literal["allow", "deny"]
-    action: Literal["publish", "subscribe", "all"]
-    topic: str
-
-
 class SignInAnswer(msgspec.Struct, omit_defaults=True):
-    """EMQX's authentication result. `expire_at` (Unix seconds) makes it ask again."""
+    """EMQX's authentication result. At `expire_at` (Unix seconds) it ends the connection."""
 
     result: Literal["allow", "deny", "ignore"]
     is_superuser: bool = False
     expire_at: int | None = None
-    acl: list[AclRule] = []
 
 
 class Wish(msgspec.Struct):
@@ -93,32 +85,22 @@ async def _client(pool: Any, settings: AccessSettings, data: SignIn) -> Client |
     return await access.find(pool, user, access.digest(data.password.encode()))
 
 
-def _literal(topic: str) -> bool:
-    """Whether EMQX takes it as it stands: a device called `${clientid}` would be whoever it says."""
-    return "${" not in topic
-
-
 @post("/mqtt/auth", guards=BROKER, status_code=200, opt={"problems": (401,)})
 async def sign_in(
     request: Request[Any, Any, Any],
     data: JSONBody[SignIn],
     pool: Given[asyncpg.Pool],
-    rules: Given[Access],
     access_settings: Given[AccessSettings],
 ) -> SignInAnswer:
-    """Whether a client may connect, and its rules."""
+    """Whether a client may connect, and until when."""
     from_broker(request, access_settings)
     client = await _client(pool, access_settings, data)
     if client is None:
         return SignInAnswer("deny")
     if client.role == "administrator":
         return SignInAnswer("allow", is_superuser=True)
-    granted = rules.grants(client)
-    acl = [AclRule("allow", "publish", topic) for topic in granted.publish if _literal(topic)]
-    acl += [AclRule("allow", "subscribe", topic) for topic in granted.subscribe if _literal(topic)]
-    acl.append(AclRule("deny", "all", "#"))
     until = None if client.until == float("inf") else int(client.until)
-    return SignInAnswer("allow", expire_at=until, acl=acl)
+    return SignInAnswer("allow", expire_at=until)
 
 
 @post("/mqtt/acl", guards=BROKER, status_code=200, opt={"problems": (401,)})
