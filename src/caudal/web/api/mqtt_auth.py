@@ -1,9 +1,9 @@
 """EMQX asks us over HTTP who may come in and what they may do (its HTTP authenticator and authorizer, 5.x).
 
 The answer to a sign-in carries no rules (`acl`, EMQX 5.8 and later): EMQX would keep to them for as long as
-the client is connected, whoever has been revoked since (docs/adr/0110). It asks `/mqtt/acl` instead, and keeps
-an answer for a minute. Every answer is 200: EMQX takes another status for `ignore` and would go on to its next
-authenticator. Have EMQX deny what no rule matches (`authorization.no_match`).
+the client is connected, whoever has been revoked since (docs/adr/0110). It asks `/mqtt/acl` instead, and
+keeps an answer for a minute. Every answer is 200: EMQX takes another status for `ignore` and would go on to
+its next authenticator. Have EMQX deny what no rule matches (`authorization.no_match`).
 """
 
 from __future__ import annotations
