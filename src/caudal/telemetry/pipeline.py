@@ -19,12 +19,11 @@ from caudal.telemetry.aside import TURNS, Aside, Need
 from caudal.telemetry.batch import Batch, Dead, Entry, Tally, Told
 from caudal.telemetry.decode import decode
 from caudal.telemetry.facts import Facts
-from caudal.telemetry.formats.v1 import numbers
 from caudal.telemetry.metrics import IngestMetrics
 from caudal.telemetry.model import Decoded, Limits, Reject
-from caudal.telemetry.queue import DAY_US, OVERHEAD, Queue, Run
+from caudal.telemetry.queue import DAY_US, Queue
 from caudal.telemetry.refusals import absent_sentence, is_full, missing
-from caudal.telemetry.rows import NO_META, head, other, pack_double, pack_numbers, tail, times
+from caudal.telemetry.rows import head, other, pack_double, tail, times
 from caudal.telemetry.settings import IngestSettings
 from caudal.telemetry.shortcut import Shortcut
 from caudal.telemetry.storage import Writer
@@ -56,7 +55,7 @@ class Pipeline:
         self._skew = settings.ingest_clock_skew_s * 1_000_000
         self.queue = Queue(settings)
         self._aside = Aside(directory)
-        self._shortcut = Shortcut(directory)
+        self._shortcut = Shortcut(directory, self.queue, skew=self._skew, longest=self._limits.payload_bytes)
         self._facts = Facts()
 
     # -- the sink
@@ -72,45 +71,8 @@ class Pipeline:
 
     def submit(self, batch: list[Inbound]) -> None:
         """Take messages in; each is settled once what it came to is committed."""
-        queue = self.queue
-        known = self._shortcut.devices.get
-        skew = self._skew
-        longest = self._limits.payload_bytes
-        run: Run | None = None
-        for message in batch:
-            topic, payload, received = message.topic, message.payload, message.received
-            device = known(topic)
-            found = None
-            if device is not None and len(payload) <= longest and not device.tenant.full:
-                try:
-                    found = numbers(payload, device.heads, received, received + skew)
-                except Exception:
-                    log.exception("the short way failed; the message goes the long one", topic=topic)
-            if device is None or found is None:
-                if run is not None:
-                    queue.add_run(run)
-                    run = None
-                self._shortcut.forget(topic)
-                queue.arrived(message)
-                self._take_safely(message, 0)
-                continue
-            tenant = device.tenant
-            if run is None or message.origin is not run.origin or tenant is not run.tenant:
-                if run is not None:
-                    queue.add_run(run)
-                run = Run(tenant, message.origin)
-            rows, count, ts = found
-            run.heard[device.id] = received
-            run.entries.append(
-                Entry(
-                    message, tenant.id, count, rows, count, "v1", tenant_name=tenant.name,
-                    device_name=device.name, oldest=ts, latest=ts, simple=True, lane=tenant.id,
-                    cost=len(payload) + len(rows) + 2 * OVERHEAD,
-                )
-            )  # fmt: skip
-        if run is not None:
-            queue.add_run(run)
-        queue.check()
+        self._shortcut.take(batch, self._whole_way)
+        self.queue.check()
 
     @property
     def topic_tenant(self) -> str:
@@ -148,6 +110,9 @@ class Pipeline:
         await self.queue.empty.wait()
 
     # -- one message
+
+    def _whole_way(self, message: Inbound) -> None:
+        self._take_safely(message, 0)
 
     def _take_safely(self, message: Inbound, turn: int) -> None:
         try:
@@ -244,7 +209,7 @@ class Pipeline:
             if device.held:
                 self._hold_whole(message, decoded, tenant, device)
                 return
-            if decoded.plain and self._place_quickly(message, decoded, tenant, device):
+            if decoded.plain and self._shortcut.place(message, decoded, tenant, device):
                 return
         # Formats that name devices in the payload must not let one device speak for another.
         own = getattr(message.origin.principal, "device", None)
@@ -332,43 +297,6 @@ class Pipeline:
         if device is not None:
             batch.heard[device.id] = message.received
         self.queue.add(entry, batch)
-
-    def _place_quickly(
-        self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry
-    ) -> bool:
-        """The short way, for what nearly every message is: good numbers of one instant, in usual units.
-
-        False, and nothing done, for every other.
-        """
-        samples = decoded.samples
-        if not samples:
-            return False
-        known = device.heads.get
-        ts = samples[0][2]
-        middle = times(ts, message.received)
-        end = NO_META
-        parts: list[bytes | float] = []
-        bare = False
-        for name, point, at, num, _, _, unit, qual in samples:
-            found = known(point)
-            if found is None or num is None or found[0] != unit or qual or at != ts or name is not None:
-                return False
-            bare = bare or unit is None
-            parts += (found[1], middle, num, end)
-        count = len(samples)
-        if tenant.message_rate or tenant.point_rate:
-            self.queue.meter(tenant, message.origin, count)
-        self._shortcut.learn(message.topic, device, decoded.format)
-        batch = self.queue.batch_for(tenant.id)
-        batch.heard[device.id] = message.received
-        self.queue.add(
-            Entry(
-                message, tenant.id, count, pack_numbers(parts, count, bare=bare), count, decoded.format,
-                tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts, simple=True,
-            ),
-            batch,
-        )  # fmt: skip
-        return True
 
     def _hold_whole(
         self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry

@@ -21,6 +21,7 @@ _HEAD_NO_UNIT = Struct(">hiiihi").pack
 _TIMES = Struct(">iqiqi").pack
 _LENGTH = Struct(">i").pack
 pack_double = Struct(">d").pack
+_NUMBER = Struct(">22siqiqid12s").pack
 
 HEAD_SIZE = 22  # with a unit
 PACKED_SIZE = 70
@@ -63,6 +64,11 @@ def pack_numbers(parts: Sequence[bytes | float], count: int, *, bare: bool = Fal
             _PACKERS.clear()
         pack = _PACKERS[count] = Struct(">" + f"{HEAD_SIZE}s28sd12s" * count).pack
     return pack(*parts)
+
+
+def pack_number(first: bytes, ts: int, received: int, value: float) -> bytes:
+    """One row, of a number with its unit and without metadata; instants in microseconds since 1970."""
+    return _NUMBER(first, 8, ts - EPOCH_SHIFT, 8, received - EPOCH_SHIFT, 8, value, NO_META)
 
 
 def other(flag: bool | None, text: str | None, meta: bytes | None) -> bytes:

@@ -1,13 +1,25 @@
 """Topics that are known by heart: their last message was good numbers of a known device, in usual units.
 
-The next one most likely is, too, and then goes from its bytes to its rows in one call (`v1.numbers`), past
-everything that looks for what may be wrong with a message. What is unusual in any way goes the whole way.
+The next one most likely is, too, and then goes from its bytes to its rows past everything that looks for what
+may be wrong with a message; those that came together are read together. What is unusual in any way goes the
+whole way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from caudal.core import logs
+from caudal.mqtt.ports import Inbound
 from caudal.registry.directory import Directory
-from caudal.registry.entries import DeviceEntry
+from caudal.registry.entries import DeviceEntry, TenantEntry
+from caudal.telemetry.batch import Entry
+from caudal.telemetry.formats.v1 import Numbers, numbers, rows_of
+from caudal.telemetry.model import Decoded
+from caudal.telemetry.queue import OVERHEAD, Queue, Run
+from caudal.telemetry.rows import NO_META, pack_numbers, times
+
+log = logs.get("pipeline")
 
 TOPICS_MAX = 50_000
 TOPIC_LONGEST = 512
@@ -15,30 +27,118 @@ TOPIC_LONGEST = 512
 
 
 class Shortcut:
-    """The devices that topics name, for as long as nothing of the registry changes."""
+    """The devices that topics name, for as long as nothing of the registry changes.
 
-    def __init__(self, directory: Directory) -> None:
+    `skew` is how far ahead, in microseconds, a good clock may be, and `longest` the bytes of a payload.
+    """
+
+    def __init__(self, directory: Directory, queue: Queue, *, skew: int, longest: int) -> None:
         self._directory = directory
+        self._queue = queue
+        self._skew = skew
+        self._longest = longest
         self._generation = directory.generation
         self._devices: dict[str, DeviceEntry] = {}
 
-    @property
-    def devices(self) -> dict[str, DeviceEntry]:
-        """By topic; to be asked for anew for each chunk of messages."""
+    def take(self, batch: list[Inbound], whole_way: Callable[[Inbound], None]) -> None:
+        """Queue what is usual of `batch`, in its order; every other message of it goes to `whole_way`."""
+        queue = self._queue
+        skew = self._skew
+        run: Run | None = None
+        for message, device, document in zip(batch, *self._read(batch), strict=True):
+            found = None
+            received = message.received
+            if device is not None and document is not None and not device.tenant.full:
+                try:
+                    found = rows_of(document, device.heads, received, received + skew)
+                except Exception:
+                    log.exception("the short way failed; a message goes the long one", topic=message.topic)
+            if device is None or found is None:
+                if run is not None:
+                    queue.add_run(run)
+                    run = None
+                self._devices.pop(message.topic, None)  # the next is read carefully at once
+                queue.arrived(message)
+                whole_way(message)
+                continue
+            tenant = device.tenant
+            if run is None or message.origin is not run.origin or tenant is not run.tenant:
+                if run is not None:
+                    queue.add_run(run)
+                run = Run(tenant, message.origin)
+            rows, count, ts = found
+            run.heard[device.id] = received
+            run.entries.append(
+                Entry(
+                    message, tenant.id, count, rows, count, "v1", tenant_name=tenant.name,
+                    device_name=device.name, oldest=ts, latest=ts, simple=True, lane=tenant.id,
+                    cost=len(message.payload) + len(rows) + 2 * OVERHEAD,
+                )
+            )  # fmt: skip
+        if run is not None:
+            queue.add_run(run)
+
+    def _read(self, batch: list[Inbound]) -> tuple[Sequence[DeviceEntry | None], Sequence[Numbers | None]]:
+        """For each message its device and what its payload says; None where it is not what is usual."""
         if self._generation != self._directory.generation:
             self._generation = self._directory.generation
             self._devices.clear()
-        return self._devices
+        known = self._devices.get
+        devices = [known(message.topic) for message in batch]
+        payloads = [message.payload for message in batch]
+        try:
+            if None not in devices and max(map(len, payloads), default=0) <= self._longest:
+                return devices, numbers(payloads)
+            devices = [
+                device if len(payload) <= self._longest else None
+                for device, payload in zip(devices, payloads, strict=True)
+            ]
+            found = iter(numbers([each for each, device in zip(payloads, devices, strict=True) if device]))
+            return devices, [next(found) if device else None for device in devices]
+        except Exception:
+            log.exception("the short way failed; messages go the long one")
+            return devices, [None] * len(batch)
 
-    def learn(self, topic: str, device: DeviceEntry, format_: str) -> None:
+    def place(self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry) -> bool:
+        """Queue a decoded message that is good numbers of one instant in usual units, as nearly every one is.
+
+        False, and nothing done, for every other.
+        """
+        samples = decoded.samples
+        if not samples:
+            return False
+        known = device.heads.get
+        ts = samples[0][2]
+        middle = times(ts, message.received)
+        parts: list[bytes | float] = []
+        bare = False
+        for name, point, at, num, _, _, unit, qual in samples:
+            found = known(point)
+            if found is None or num is None or found[0] != unit or qual or at != ts or name is not None:
+                return False
+            bare = bare or unit is None
+            parts += (found[1], middle, num, NO_META)
+        count = len(samples)
+        queue = self._queue
+        if tenant.message_rate or tenant.point_rate:
+            queue.meter(tenant, message.origin, count)
+        self._learn(message.topic, device, decoded.format)
+        batch = queue.batch_for(tenant.id)
+        batch.heard[device.id] = message.received
+        queue.add(
+            Entry(
+                message, tenant.id, count, pack_numbers(parts, count, bare=bare), count, decoded.format,
+                tenant_name=tenant.name, device_name=device.name, oldest=ts, latest=ts, simple=True,
+            ),
+            batch,
+        )  # fmt: skip
+        return True
+
+    def _learn(self, topic: str, device: DeviceEntry, format_: str) -> None:
         """A message on `topic` was of the usual kind."""
         if format_ != "v1" or device.format not in (None, "v1") or len(topic) > TOPIC_LONGEST:
             return
-        devices = self.devices
-        if len(devices) >= TOPICS_MAX:
-            devices.clear()
-        devices[topic] = device
-
-    def forget(self, topic: str) -> None:
-        """A message on `topic` was not of the usual kind: the next is read carefully at once."""
-        self._devices.pop(topic, None)
+        if self._generation == self._directory.generation:
+            if len(self._devices) >= TOPICS_MAX:
+                self._devices.clear()
+            self._devices[topic] = device

@@ -5,7 +5,7 @@ that a value is suspect or bad; any other value of it is ignored, as unknown key
 what arrives is this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -34,13 +34,14 @@ from caudal.telemetry.model import (
     Match,
     Sample,
 )
-from caudal.telemetry.rows import NO_META, pack_numbers, times
+from caudal.telemetry.rows import NO_META, pack_number, pack_numbers, times
 from caudal.telemetry.timestamps import EPOCH, MAX_US, MIN_US
 
 NAME = "v1"
 _KINDS: Final[tuple[Kind, ...]] = ("num", "float", "bool", "enum", "text")
 _BACKSLASH: Final = 0x5C
 _NUL: Final = b"\\u0000"
+_OPEN, _CLOSE = b"{}"
 QUICK_MAX: Final = 1000
 """Points in a message that `numbers` takes."""
 
@@ -112,37 +113,73 @@ class _Number(msgspec.Struct, gc=False):
     q: Literal[0] = 0
 
 
-class _Numbers(msgspec.Struct, gc=False):
+class Numbers(msgspec.Struct, gc=False):
+    """A message of good numbers alone."""
+
     schema: Literal["v1"]
     ts: Annotated[datetime, msgspec.Meta(tz=True)]
     points: list[_Number]
     meta: None = None
 
 
-_decode_numbers: Final = msgspec.json.Decoder(_Numbers).decode
+_decode_numbers: Final = msgspec.json.Decoder(Numbers).decode
+_decode_many: Final = msgspec.json.Decoder(Numbers).decode_lines
 
 
-def numbers(
-    payload: bytes, heads: Mapping[str, tuple[str | None, bytes]], received: int, horizon: int
+def _numbers(payload: bytes) -> Numbers | None:
+    if not payload.isascii():
+        return None
+    try:
+        return _decode_numbers(payload)
+    except (ValueError, RecursionError):
+        return None
+
+
+def numbers(payloads: Sequence[bytes]) -> Sequence[Numbers | None]:
+    """Each payload read as a message of good numbers alone; None for every other.
+
+    They are read in one call as lines, for half the price, where that cannot take a part of one for a part of
+    another. Each begins with a brace and ends with one; behind such an end none may begin within an object
+    or a list, nor within a string, as there is a line feed between them. So each holds a whole document or
+    more; and as many are found as there are payloads.
+    """
+    if len(payloads) > 1:
+        try:
+            if not [each for each in payloads if each[0] != _OPEN or each[-1] != _CLOSE]:
+                joined = b"\n".join(payloads)
+                if joined.isascii():
+                    found = _decode_many(joined)
+                    if len(found) == len(payloads):
+                        return found
+        except (ValueError, RecursionError, IndexError):
+            pass  # one of them is something else
+    return [_numbers(payload) for payload in payloads]
+
+
+def rows_of(
+    message: Numbers, heads: Mapping[str, tuple[str | None, bytes]], received: int, horizon: int
 ) -> tuple[bytes, int, int] | None:
     """Straight to rows, how many, and their instant: good numbers of known points in their usual units.
 
     `heads` has the unit and the first columns of each known point; `received` and `horizon` as in `Context`.
     None for every other message. Names and units are compared with known ones and need no other check.
     """
-    if not payload.isascii():
-        return None
-    try:
-        message = _decode_numbers(payload)
-    except (ValueError, RecursionError):
-        return None
     delta = message.ts - EPOCH
     ts = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
     points = message.points
-    if not MIN_US <= ts <= horizon or not 0 < len(points) <= QUICK_MAX:
+    count = len(points)
+    if not MIN_US <= ts <= horizon or not 0 < count <= QUICK_MAX:
         return None
-    middle = times(ts, received)
     known = heads.get
+    if count == 1:
+        point = points[0]
+        unit = point.u
+        found = known(point.name)
+        if found is None or found[0] != unit:
+            return None
+        if unit is not None:
+            return pack_number(found[1], ts, received, point.v), 1, ts
+    middle = times(ts, received)
     parts: list[bytes | float] = []
     bare = False
     for point in points:
@@ -153,7 +190,7 @@ def numbers(
         if unit is None:
             bare = True
         parts += (found[1], middle, point.v, NO_META)
-    return pack_numbers(parts, len(points), bare=bare), len(points), ts
+    return pack_numbers(parts, count, bare=bare), count, ts
 
 
 def recognises(doc: object) -> Match:
