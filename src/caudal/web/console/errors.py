@@ -13,7 +13,6 @@ from litestar.params import FromPath
 from caudal.core.errors import CaudalError, NotFound
 from caudal.registry.principal import Principal
 from caudal.web import problems
-from caudal.web.console.sentences import portuguese
 from caudal.web.console.view import HEADERS, View
 from caudal.web.guards import public
 
@@ -43,10 +42,7 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]
     view = View(request, principal=principal if isinstance(principal, Principal) else None)
     title = TITLES.get(problem.code) or BY_STATUS.get(problem.status, "error.internal")
     headers = {name: value for name, value in told.headers.items() if name.lower() == "retry-after"}
-    own = portuguese(problem.detail) if view.locale.language == "pt" else None
-    context: dict[str, Any] = {
-        "title_key": title, "problem": problem, "said": own or problem.detail, "foreign": own is None,
-    }  # fmt: skip
+    context: dict[str, Any] = {"title_key": title, "problem": problem}
     if view.htmx:
         headers |= {"hx-retarget": "#notice", "hx-reswap": "innerHTML"}
         return view.page("error_part.html", status=problem.status, headers=headers, **context)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from caudal.web.console import reasons, sentences
 from caudal.web.console.words import WORDS
 
 Language = Literal["en", "pt"]
@@ -59,6 +60,13 @@ class Locale(msgspec.Struct, frozen=True):
         """The words for a name that others choose (a reason, say), or the name itself where it has none."""
         key = f"{family}.{name}"
         return self.t(key) if key in WORDS else name
+
+    def told(self, sentence: str) -> tuple[str, bool]:
+        """A sentence of ours as this person reads it, and whether that is English all the same."""
+        if self.language == "en":
+            return sentence, False
+        own = reasons.portuguese(sentence) or sentences.portuguese(sentence)
+        return own or sentence, own is None
 
     def number(self, value: Any, digits: int | None = None) -> str:
         """A number as people write it; without `digits`, five or six that matter and no trailing zeros."""
