@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .axe import findings
 from .conftest import PASSWORD, Site, Window
 from .gate import Gate
 
@@ -66,6 +67,20 @@ def test_a_session_that_ends_leads_back_to_the_same_page(window: Callable[..., W
     page.fill("[name=password]", PASSWORD)
     page.click("button.primary")
     page.wait_for_url(re.compile(r"/console/devices\?search=sensor"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_list_that_is_being_looked_for_is_as_readable_as_before(
+    window: Callable[..., Window], scheme: str
+) -> None:
+    page = window("vera", color_scheme=scheme).go("/console/devices")
+    held: list[Any] = []
+    page.route("**/console/devices?search=*", lambda route: held.append(route))
+    page.fill("[name=search]", "sensor-2")
+    page.wait_for_selector("#list[aria-busy=true]")
+    assert findings(page) == []
+    held[0].continue_()
+    page.wait_for_selector("#list:not([aria-busy])")
 
 
 def test_live_values_say_that_the_session_ended(

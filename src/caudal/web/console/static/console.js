@@ -93,7 +93,7 @@
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, requestConfig, target } = event.detail;
     if (requestConfig.verb === "get") {
-      // A list that is being looked for is pale, and says so to screen readers.
+      // A list that is being looked for has a line above it, and says so to screen readers.
       if (!polls(elt)) target.setAttribute("aria-busy", "true");
       return;
     }
