@@ -25,6 +25,7 @@ TARGET = HERE / "docs" / "images"
 MOST = 150_000
 PHONE = "+5511999998888"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SETTLED = (HERE / "tools" / "settled.js").read_text()
 BAD = '{"schema":"v1","ts":"%s","points":[{"name":"level","t":"float","v":{"x":1}}]}'
 SEND = """
 ([address, body, type]) => fetch(address, {
@@ -55,10 +56,7 @@ def start(data: Path) -> tuple[subprocess.Popen[str], dict[str, str], tuple[str,
 
 def take(page: Page, name: str) -> None:
     """The screen as it is, once its charts are drawn; as good as fits."""
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('[data-chart], [data-chart-from]')]"
-        ".every(e => e.querySelector('canvas') || e.dataset.drawn === 'told')"
-    )
+    page.wait_for_function(SETTLED)
     for quality in range(90, 20, -5):
         taken = page.screenshot(type="jpeg", quality=quality)
         if len(taken) < MOST:

@@ -47,6 +47,7 @@ FLAGS = (
 PEOPLE = {"ana": Role.OWNER, "tito": Role.TECHNICIAN, "vera": Role.VIEWER, "memo": Role.MEMBER,
           "rita": Role.VIEWER}  # fmt: skip
 PASSWORD = "secret1"
+SETTLED = (Path(__file__).parents[2] / "tools" / "settled.js").read_text()
 
 
 class Site:
@@ -210,12 +211,7 @@ class Window:
 
     def settle(self) -> None:
         """Wait until every chart is drawn, or says why not, and nothing more is being fetched."""
-        self.page.wait_for_function(
-            "() => !document.querySelector("
-            "'[aria-busy=true], .htmx-request, [hx-trigger=load] > .hint:only-child')"
-            " && [...document.querySelectorAll('[data-chart], [data-chart-from]')]"
-            ".every(e => e.querySelector('canvas') || e.dataset.drawn === 'told')"
-        )
+        self.page.wait_for_function(SETTLED)
 
     def close(self) -> None:
         self.context.close()
