@@ -115,8 +115,8 @@ async def prepare(pool: asyncpg.Pool[Any], moments: list[int]) -> list[int]:
     return [row["id"] for row in rows]
 
 
-async def run(batches: int, pairs: int) -> dict[str, Any]:
-    """Live and late, with and without, in turns."""
+async def run(batches: int, pairs: int, only: str = "") -> dict[str, Any]:
+    """Live and late (or `only` one of them), with and without, in turns."""
     with tempfile.TemporaryDirectory(prefix="caudal-bench-") as folder:
         Path(folder).chmod(0o755)
         server = EmbeddedPostgres(Path(folder) / "pg")
@@ -129,6 +129,8 @@ async def run(batches: int, pairs: int) -> dict[str, Any]:
             ids = await prepare(pool, [now, late])
             found: dict[str, Any] = {}
             for name, start in (("live", now), ("late", late)):
+                if only not in ("", name):
+                    continue
                 rates: dict[bool, list[float]] = {True: [], False: []}
                 order = [duties for pair in range(pairs) for duties in (pair % 2 == 1, pair % 2 == 0)]
                 for number, duties in enumerate(order):
@@ -165,8 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, default=150, help="of 8,000 rows, in each turn")
     parser.add_argument("--pairs", type=int, default=4, help="of turns, with and without")
+    parser.add_argument("--only", choices=("live", "late"), default="", help="half of it")
     arguments = parser.parse_args()
-    print(json.dumps(asyncio.run(run(arguments.batches, arguments.pairs)), indent=2))
+    print(json.dumps(asyncio.run(run(arguments.batches, arguments.pairs, arguments.only)), indent=2))
 
 
 if __name__ == "__main__":

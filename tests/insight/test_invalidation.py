@@ -17,6 +17,8 @@ from .conftest import World, micros
 HOUR = timedelta(hours=1)
 NOW = datetime(2024, 3, 10, 12, 20, tzinfo=UTC)
 EDGE = NOW.replace(minute=0)
+PATIENCE = 15
+"""Seconds for what gives up by itself after two: else it would wait as long as any statement may."""
 
 
 async def hours(world: World, series: int) -> dict[datetime, int]:
@@ -97,6 +99,7 @@ async def test_a_writer_that_commits_across_the_move_is_waited_for(world: World)
         waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
         async with asyncio.timeout(10):
             while not await world.pool.fetchval(waiting):
+                assert not moving.done(), "it did not wait"
                 await asyncio.sleep(0)
         await connection.execute(
             "insert into caudal.sample(series, ts, received, v_num) values ($1, $2, now(), 1)", series, NOW
@@ -114,8 +117,8 @@ async def test_a_writer_that_hangs_holds_the_threshold_but_not_the_other_writers
         transaction = hanging.transaction()
         await transaction.start()
         await invalidation.edge(hanging)
-        assert not await world.refresher.advance(EDGE + 2 * HOUR)  # gives up after its lock timeout
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
+            assert not await world.refresher.advance(EDGE + 2 * HOUR)  # gives up after its lock timeout
             assert (await invalidation.edge(other)).threshold == micros(EDGE)
         await transaction.rollback()
     assert await world.refresher.advance(EDGE + 2 * HOUR)
@@ -220,7 +223,8 @@ async def test_a_writer_that_relies_on_its_mark_is_waited_for(world: World) -> N
             series, late + timedelta(seconds=1),
         )  # fmt: skip
         # Meanwhile the refresher gets no further: the mark stays.
-        await world.refresher.step()
+        async with asyncio.timeout(PATIENCE):
+            await world.refresher.step()
         assert await kept(world, series) == {}
         await transaction.commit()
     await world.refresher.settle()

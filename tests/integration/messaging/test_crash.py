@@ -28,9 +28,8 @@ from caudal.messaging.notify import Notifier
 from caudal.messaging.settings import MessagingSettings
 from tests.integration.messaging.stack import Stack, sign_in, stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
 SECONDS = float(os.environ.get("CAUDAL_CRASH_SECONDS", "5"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + SECONDS)]
 CONVERSATIONS = 6
 
 
@@ -125,7 +124,7 @@ async def providing(made: Stack) -> AsyncIterator[Provider]:
         await log.stop()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 + SECONDS)
 @pytest.mark.parametrize("kind", ["postgres", "kafka"])
 async def test_every_202_ends_in_exactly_one_state(kind: str, request: pytest.FixtureRequest) -> None:
     broker = request.getfixturevalue("kafka_broker") if kind == "kafka" else None

@@ -32,7 +32,7 @@ from caudal.sandbox.server import Sandbox
 from tests.integration.messaging.stack import KEY, Stack, sign_in, stack
 from tests.integration.messaging.test_crash import SECONDS, left, write
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 + SECONDS)]
 
 CONVERSATIONS = 4
 NAMES = ("api", "router", "connector", "connector two", "gateway")
