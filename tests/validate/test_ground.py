@@ -36,6 +36,25 @@ async def test_whatever_happens_the_tenant_is_gone(database_url: str, pool: asyn
         assert await pool.fetchval(f"select count(*) from caudal.{table}") == 0, table
 
 
+async def test_bytes_wait_for_the_sweep_and_the_tenant_does_not(
+    database_url: str, pool: asyncpg.Pool[Any]
+) -> None:
+    async with prepared(database_url, "probe") as ground:
+        conversation = await pool.fetchval(
+            "insert into caudal.conversation(tenant_id, name) values ($1, 'c') returning id", ground.tenant_id
+        )
+        await pool.execute(
+            "insert into caudal.file(id, tenant_id, conversation_id, uploader, filename, size_bytes,"
+            " checksum, storage_path) values (gen_random_uuid(), $1, $2, 'x', 'f', 1, 'sha256:0', 'probe/f')",
+            ground.tenant_id, conversation,
+        )  # fmt: skip
+    assert ground.objects == 1
+    assert await pool.fetchval("select count(*) from caudal.tenant") == 0
+    assert [tuple(row) for row in await pool.fetch("select path, tenant_id from caudal.object_intent")] == [
+        ("probe/f", None)
+    ]
+
+
 async def test_what_a_killed_run_left_is_removed_by_the_next(
     database_url: str, pool: asyncpg.Pool[Any]
 ) -> None:

@@ -83,8 +83,8 @@ async def test_a_fresh_installation_passes_and_one_without_its_database_does_not
     assert results["accepting"]["measured"]["not_there_at_202"] == 0
     assert endpoints["database_url"].rpartition("@")[0].rpartition(":")[2] not in json.dumps(report["target"])
 
-    # But for the bytes of one file, which the sweep of files removes, and the tenant's name for so long.
-    assert await left(endpoints["database_url"]) == {"object_intent": 1, "tenant": 1}
+    # But for the bytes of one file, which the sweep of files removes.
+    assert await left(endpoints["database_url"]) == {"object_intent": 1}
     status, out, err = await caudal("ledger", "--verify", "--data", data)
     assert status == 0, out + err
 

@@ -91,9 +91,7 @@ async def prepared(database_url: str, tenant: str) -> AsyncIterator[Ground]:
                 raise Conflict("Another caudal validate is under way on this database.")
             try:
                 await _removed_before(admin, tenant)
-                # Its row may still be there: see `_remove`.
-                number = await admin.fetchval("select id from caudal.tenant where name = $1", tenant)
-                number = number or await create_tenant(admin, tenant, display_name=MARK)
+                number = await create_tenant(admin, tenant, display_name=MARK)
                 as_tenant: dict[str, Any] = {"app.tenant_id": tenant}
                 reader = await db.open_pool(database_url, maximum=4, name="caudal validate", **as_tenant)
                 ground = Ground(admin, reader, tenant, number)
@@ -131,7 +129,7 @@ async def _removed_before(admin: asyncpg.Pool[Any], tenant: str) -> None:
 async def remove(admin: asyncpg.Pool[Any], number: int) -> int:
     """Remove the tenant and everything of it, in one transaction. Raises asyncpg's errors.
 
-    Returns how many objects wait for the sweep of files; the tenant's bare row waits with them.
+    Returns how many objects wait for the sweep of files.
     """
     await _quiet(admin, number)
     for turn in range(TRIES):
@@ -186,6 +184,7 @@ async def _remove(connection: Any, number: int) -> int:
         )
     ]
     # Bytes are not ours to delete: we say which are nobody's, and the sweep of files removes them in minutes.
+    # It asks for no tenant, so ours need not wait for it.
     await connection.execute(
         "insert into caudal.object_intent(path, tenant_id, since)"
         " select storage_path, tenant_id, '-infinity' from caudal.file where tenant_id = $1"
@@ -199,12 +198,11 @@ async def _remove(connection: Any, number: int) -> int:
         "delete from caudal.person p where p.id = any($1)"
         " and not exists (select from caudal.membership m where m.person_id = p.id)", people,
     )  # fmt: skip
-    objects: int = await connection.fetchval(
-        "select count(*) from caudal.object_intent where tenant_id = $1", number
+    objects = await connection.execute(
+        "update caudal.object_intent set tenant_id = null where tenant_id = $1", number
     )
-    if not objects:
-        await connection.execute("delete from caudal.tenant where id = $1", number)
-    return objects
+    await connection.execute("delete from caudal.tenant where id = $1", number)
+    return int(objects.removeprefix("UPDATE "))
 
 
 def _children_first(rows: Iterable[Any]) -> list[str]:

@@ -2,7 +2,7 @@
 -- the transaction that makes the file. What stays here too long is an orphan, and is removed.
 create table caudal.object_intent (
   path text primary key,
-  tenant_id int not null references caudal.tenant,
+  tenant_id int references caudal.tenant, -- null: of a tenant that is gone; only the sweep sees it
   since timestamptz not null default now()
 );
 create index object_intent_since on caudal.object_intent (since);
