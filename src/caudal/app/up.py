@@ -203,6 +203,7 @@ class Platform:
         server = EmbeddedPostgres(self.directory / "postgres", port=5432)
         life.on_stop("postgres", server.stop)
         await server.start()
+        life.spawn("keeper of postgres", server.keep())
         return server.url
 
     async def _start_parts(

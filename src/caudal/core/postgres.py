@@ -29,6 +29,8 @@ log = logs.get("postgres")
 # PostgreSQL refuses to run as root; then it gets this system user, who owns its data directory alone.
 SYSTEM_USER = "caudal"
 # Ports to try when somebody else takes ours just before the server does.
+LOOK, AGAIN = 0.2, 0.5
+"""Seconds between looks at whether it lives, and between attempts to have it back."""
 PORT_TRIES = 3
 
 # Durable in full; sized for a machine that it shares with everything else.
@@ -179,6 +181,28 @@ class EmbeddedPostgres:
                 self.port = free_port()
             else:
                 return
+
+    async def keep(self) -> None:
+        """Start the server again whenever it dies, on its port: everybody else knows it by that. For ever;
+        cancel to end, and then stop."""
+        while True:
+            process = self._process
+            if process is None or process.poll() is None:
+                await asyncio.sleep(LOOK)
+                continue
+            log.error("PostgreSQL died; starting it again", status=process.returncode)
+            try:
+                await self._again()
+            except (PostgresError, OSError) as error:
+                # Of a killed server some processes are there for a moment still, and no new one starts.
+                log.error("PostgreSQL did not come back", error=str(error))
+                await asyncio.sleep(AGAIN)
+
+    async def _again(self) -> None:
+        if free_port(self.port) != self.port:
+            raise PostgresError(f"Somebody else listens on {self.port}, which was ours.")
+        await self._launch()
+        await self._ready(30.0)
 
     async def _launch(self) -> None:
         options = {**self._options, "port": str(self.port), "listen_addresses": "'127.0.0.1'"}

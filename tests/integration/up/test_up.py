@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -153,3 +155,19 @@ async def test_behind_a_broker_several_workers_split_the_load(
     finally:
         await up.stop()
         await broker.stop()
+
+
+@pytest.mark.slow
+async def test_a_killed_database_comes_back_by_itself(up: Up) -> None:
+    endpoints = await up.start()
+    await asyncio.to_thread(publish, endpoints["mqtt_url"], "2026-01-01T00:00:00Z")
+    pid = int((up.directory / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    # Its PUBACK comes when it is stored, so when the server is back: at its old address, for tools too.
+    await asyncio.to_thread(publish, endpoints["mqtt_url"], "2026-01-01T00:00:01Z")
+    assert len(await rows(endpoints["database_url"])) == 2
+    async with httpx.AsyncClient(timeout=5) as client, asyncio.timeout(60):
+        while (await client.get(f"{endpoints['http_url']}/health")).status_code != 200:
+            await asyncio.sleep(0.1)  # nothing tells us
+    status, _ = await up.stop()
+    assert status == 0
