@@ -56,6 +56,13 @@ if os.environ.get("CAUDAL_TEST_LOOKS") == "all":
         for theme in ("light", "dark")
         for size in (LAPTOP, PHONE)
     ]
+# Fields wider than the panel they stand in; what scrolls by itself may be.
+STICKING_OUT = """
+() => [...document.querySelectorAll(".panel :is(input, select, textarea, button)")].filter((one) => {
+  const mine = one.getBoundingClientRect(), panel = one.closest(".panel").getBoundingClientRect();
+  return mine.width > 0 && mine.right > panel.right && !one.closest(".scroll");
+}).map((one) => one.outerHTML.slice(0, 80))
+"""
 WALL = ("pt-BR", "light", 1920, 1080)
 
 
@@ -105,6 +112,7 @@ def test_pages_are_accessible_and_fit(
             page = who.go(address.format(**places))
             who.settle()
             found = findings(page)
+            found += [f"sticks out: {field}" for field in page.evaluate(STICKING_OUT)]
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 found.append("wider than the screen")
             if page.locator("h1").count() != 1:

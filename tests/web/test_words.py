@@ -15,6 +15,7 @@ from caudal.registry import commands, credentials
 from caudal.registry.permissions import Role
 from caudal.telemetry import model
 from caudal.web.console import (
+    alarms,
     certificates,
     dead_letters,
     devices,
@@ -45,6 +46,7 @@ FAMILIES = {
     "device_mode.": set(devices.MODES),
     "point_kind.": set(points.KINDS),
     "quality.": {"1", "2"},
+    "alarm.": set(get_args(alarms.Kind)),
     "command.": set(get_args(commands.State)),
     "letter.": {*dead_letters.STATUSES, "all"},
     "ledger.": {"messages", "received", "stored", "duplicates", "dead", "held", "empty"},
@@ -53,7 +55,16 @@ FAMILIES = {
     "policy.": set(people.POLICIES),
     "role_text.": set(Role),
     # By `locale.known`.
-    "reason.": set(get_args(model.Reason)),
+    "reason.": set(get_args(model.Reason))
+    | {
+        "unreadable",
+        "not_a_message",
+        "not_a_status",
+        "no_tenant",
+        "unknown_message",
+        "unknown_account",
+        "handler_failed",
+    },
     "param_type.": set(profiles.TYPES),
     "revocation.": set(certificates.REASONS),
     "certificate.": set(certificates.STATES),

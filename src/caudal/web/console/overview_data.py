@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from caudal.insight import intervals
+from caudal.web.console import alarms
 from caudal.web.console.filters import Filters, buckets, midnight
 
 # Beyond it a page would take seconds; it says what it left out.
@@ -35,13 +36,6 @@ select count(*) filter (where d.is_online) as online,
        count(*) filter (where d.last_heard is null) as never, count(*) as "all"
 from caudal.device d
 where d.status <> 'rejected' and ($1::bigint is null or d.site_id = $1) and ($2::bigint is null or d.id = $2)
-"""
-
-
-# Not an alarm, which lasts and is acknowledged: what the newest numbers say by themselves.
-_OUTSIDE = """
-select count(*) from caudal.series_latest($1) l join caudal.series r on r.id = l.series
-where l.v_num < r.limit_low or l.v_num > r.limit_high
 """
 
 
@@ -101,7 +95,9 @@ class Overview(msgspec.Struct):
     timeline: list[tuple[datetime, float]]
     bars: list[Bar]
     latest: list[Latest]
-    outside: int
+    alarms: list[alarms.Alarm]
+    titles: dict[int, tuple[str, str]]
+    """Of each point: its device and itself, as people call them."""
     sites: list[tuple[int, str]]
     choices: list[tuple[int, str]]
 
@@ -154,7 +150,11 @@ async def read(connection: Any, filters: Filters, zone: ZoneInfo, measure: str |
         timeline=list(totals.items()) if cells else [],
         bars=_bars(by_device, {one.device_id: one.device_title for one in found}),
         latest=await latest(connection, found),
-        outside=await connection.fetchval(_OUTSIDE, [one.id for one in found]),
+        alarms=await alarms.read(
+            connection, [one.id for one in found],
+            [alarms.Meter(one.device_id, one.id, one.unit) for one in found if one.meter], zone,
+        ),
+        titles={one.id: (one.device_title, one.title) for one in found},
         sites=[tuple(row) for row in await connection.fetch(
             "select id, coalesce(nullif(display_name, ''), name) from caudal.site order by 2 limit 500")],
         choices=[tuple(row) for row in await connection.fetch(

@@ -41,10 +41,17 @@ WORDS = {
     "card.last": ("Last reading", "Última leitura"),
     "card.alarms": ("Open alarms", "Alarmes abertos"),
     "card.alarms_none": (
-        "Not in this version yet: it evaluates no alarm rules.",
-        "Ainda não disponível: esta versão não avalia regras de alarme.",
+        "nothing is beyond its limits",
+        "nada está fora dos limites",
     ),
-    "card.na": ("–", "–"),
+    "card.alarms_more": ("and {n} more", "e mais {n}"),
+    "alarm.low": ("{value} {unit}, below {bound}", "{value} {unit}, abaixo de {bound}"),
+    "alarm.high": ("{value} {unit}, above {bound}", "{value} {unit}, acima de {bound}"),
+    "alarm.day": ("{value} {unit} today, above {bound}", "{value} {unit} hoje, acima de {bound}"),
+    "alarm.month": (
+        "{value} {unit} this month, above {bound}",
+        "{value} {unit} neste mês, acima de {bound}",
+    ),
     "timeline": ("Timeline", "Evolução"),
     "timeline.when": ("When", "Quando"),
     "by_device": ("By device", "Por dispositivo"),
@@ -78,8 +85,4 @@ WORDS = {
     ),
     "live.ended": ("Your session has ended.", "Sua sessão terminou."),
     "card.no_last": ("nothing last month to compare with", "sem dados do mês passado para comparar"),
-    "card.outside": (
-        "Points outside their limits now: {n}.",
-        "Pontos fora dos limites agora: {n}.",
-    ),
 }
