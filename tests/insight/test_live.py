@@ -87,6 +87,32 @@ async def test_a_committed_value_reaches_the_screen(world: World, ingest: Ingest
         await ingest.watched(False)  # the watcher is gone, and so is the cost
 
 
+@pytest.mark.parametrize("how", ["suspended", "taken out"])
+async def test_who_may_no_longer_look_sees_nothing_more(
+    world: World, ingest: Ingest, running_api: Any, how: str
+) -> None:
+    tenant = await running_api.tenant("a")
+    series = await world.series(tenant)
+    start = datetime.now(UTC) - timedelta(minutes=30)
+    await running_api.person("a", Role.OWNER)
+    person, headers = await running_api.person("a", Role.VIEWER)
+    async with running_api.client.stream("GET", "/api/series/live?series=d/v", headers=headers) as answer:
+        stream = events(answer.aiter_lines())
+        assert await anext(stream) == []
+        await ingest.watched(True)
+        await ingest.commit(series, start, 1.0)
+        assert (await anext(stream))[0]["value"] == 1.0
+        if how == "suspended":
+            await running_api.admin.execute(
+                "update caudal.tenant set status = 'suspended' where id = $1", tenant
+            )
+        else:
+            await running_api.admin.execute("delete from caudal.membership where person_id = $1", person)
+        await ingest.commit(series, start + timedelta(seconds=1), 2.0)
+        async with asyncio.timeout(30):
+            assert [event async for event in stream] == []
+
+
 async def test_nobody_watches_what_is_another_s(world: World, running_api: Any) -> None:
     series = await world.series(await running_api.tenant("a"))
     await running_api.tenant("b")

@@ -323,6 +323,10 @@ async def test_a_link_opens_one_file_for_a_time(platform: Any) -> None:
                         ("expires", "x")):  # fmt: skip
         wrong = await platform.client.get(link.path, params={**query, name: value})
         assert wrong.status_code == 403, name
+    await platform.api.admin.execute("update caudal.tenant set status = 'suspended' where name = 'default'")
+    assert (await platform.client.get(link.path, params=query)).status_code == 404
+    await platform.api.admin.execute("update caudal.tenant set status = 'active' where name = 'default'")
+    assert (await platform.client.get(link.path, params=query)).content == b"one"
     links = platform.api.parts.services["files"].links
     signed = links._sign("default", made["file_id"], "1000")
     old = f"{link.path}?tenant=default&expires=1000&signature={quote(signed)}"

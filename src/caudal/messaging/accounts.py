@@ -36,7 +36,8 @@ a.enabled, a.problem, a.problem_at, a.created_at
 """
 # The account that the person last wrote to, else the oldest.
 CHOOSE = f"""
-select {COLUMNS} from caudal.channel_account a join caudal.tenant t on t.id = a.tenant_id
+select {COLUMNS}, t.status = 'suspended' as suspended
+from caudal.channel_account a join caudal.tenant t on t.id = a.tenant_id
 left join caudal.channel_contact c on c.account_id = a.id and c.address = $3
 where t.name = $1 and a.channel = $2 and a.enabled
 order by c.wrote_at desc nulls last, a.id limit 1
@@ -307,6 +308,7 @@ class ChannelAccounts:
             template=msgspec.convert(template, Template) if template else None,
             human_agent=row["human_agent"],
             problem=row["problem"],
+            suspended=row.get("suspended", False),
         )
 
     def _seal(self, secrets: Secrets, channel: str, provider_account: str) -> bytes:

@@ -256,7 +256,9 @@ class FileService:
         """A file whose link somebody shows, the link having been checked. Raises NotFound."""
         async with db.tenant_transaction(self._pool, tenant, readonly=True) as connection:
             row = await connection.fetchrow(FIND, file_id, "")
-        if row is None:
+            # A link asks nobody who they are, and of a tenant that is suspended nothing is shown.
+            working = await connection.fetchval("select status = 'active' from caudal.tenant")
+        if row is None or not working:
             raise NotFound(NO_FILE)
         return _detail(row)
 

@@ -115,6 +115,8 @@ class Account(msgspec.Struct, kw_only=True):
     template: Template | None
     human_agent: bool
     problem: str | None
+    suspended: bool = False
+    """Its tenant is: nothing goes out."""
 
 
 class Message(msgspec.Struct, kw_only=True):

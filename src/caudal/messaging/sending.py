@@ -38,6 +38,8 @@ from caudal.messaging.topics import OutboundRecord
 
 log = logs.get("connector")
 DAY = 86_400.0
+# How soon after its tenant may work again a message goes out.
+SUSPENDED_SECONDS = 60.0
 REMEMBER = """
 insert into caudal.channel_contact as c (tenant_id, account_id, address, contact) values ($1, $2, $3, $4)
 on conflict (account_id, address) do update set contact = excluded.contact
@@ -92,6 +94,10 @@ class Sender:
         if account is None:
             sentence = f"Nobody has set up {out.channel} for this tenant: caudal connector add."
             await self._give_up(out, "no_account", sentence)
+            return
+        if account.suspended:
+            sentence = "The account is suspended; this goes out when it no longer is."
+            await self._hold(out, SUSPENDED_SECONDS, "suspended", sentence)
             return
         breaker = self.breakers.of(self._name, account.id)
         if wait := breaker.admit():

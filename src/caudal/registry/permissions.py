@@ -31,6 +31,7 @@ class Action(StrEnum):
     PEOPLE_READ = "people:read"
     PEOPLE_WRITE = "people:write"
     OWNERS_WRITE = "owners:write"
+    TENANTS_SUSPEND = "tenants:suspend"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     AUDIT_READ = "audit:read"
@@ -87,7 +88,8 @@ _OPERATOR = _TECHNICIAN | {
     _.DELIVERIES_READ, _.DELIVERIES_WRITE, _.CONNECTORS_READ, _.CONVERSATIONS_JOIN,
 }  # fmt: skip
 _ADMIN = _OPERATOR | {
-    _.TENANT_WRITE, _.PEOPLE_WRITE, _.KEYS_READ, _.KEYS_WRITE, _.AUDIT_READ, _.CONNECTORS_WRITE,
+    _.TENANT_WRITE, _.TENANTS_SUSPEND, _.PEOPLE_WRITE, _.KEYS_READ, _.KEYS_WRITE, _.AUDIT_READ,
+    _.CONNECTORS_WRITE,
 }  # fmt: skip
 
 PERMISSIONS: dict[Role, frozenset[Action]] = {

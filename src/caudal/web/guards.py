@@ -80,6 +80,14 @@ class Gate:
             if not self._held[tenant_id]:
                 del self._held[tenant_id]
 
+    async def still(self, connection: ASGIConnection[Any, Any, Any, Any], action: Action) -> bool:
+        """Whether whom we let in still would be, to the same tenant: for answers without an end."""
+        try:
+            principal = (await self._known(connection)).principal
+        except (Unauthenticated, Forbidden):
+            return False
+        return principal.tenant_id == connection.user.tenant_id and action in principal.allowed
+
     async def _known(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Known:
         headers = connection.headers
         given = headers.get("authorization")

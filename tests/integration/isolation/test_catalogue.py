@@ -27,7 +27,7 @@ DOORS = {
     "renewals_today": "a count over all tenants, for the limit of the whole installation",
     "console_installation": "sizes and queues of the whole, for who may see operations",
     **dict.fromkeys(
-        ("console_tenants", "console_make_tenant", "console_limit_tenant"),
+        ("console_tenants", "console_make_tenant", "console_limit_tenant", "console_set_status"),
         "names, counts and limits of tenants, for the tenant that runs the installation (ADR 0080)",
     ),
     "watch_series": "says which series a watcher waits for; what they said is read as the tenant",

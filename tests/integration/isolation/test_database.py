@@ -197,6 +197,14 @@ async def test_a_tenants_own_sql_login_stays_in_its_tenant(two: asyncpg.Pool[Any
             assert {r[0] for r in await connection.fetch("select tenant_id from cmd_ack")} == {"ours"}, (
                 attempt
             )
+        # Of a tenant that is suspended its reader sees nothing, nor anybody else's by what they set.
+        await two.execute("update caudal.tenant set status = 'suspended' where name = 'ours'")
+        for attempt in attempts:
+            await connection.execute(attempt)
+            for view in ("ts_measure", "ingest_errors", "cmd_ack", "tds_new_gateway"):
+                assert await connection.fetch(f"select * from {view}") == [], (attempt, view)
+        await two.execute("update caudal.tenant set status = 'active' where name = 'ours'")
+        assert {r[0] for r in await connection.fetch("select tenant_id from ts_measure")} == {"ours"}
         for forbidden in (
             "select * from caudal.sample", "select * from caudal.tenant", "set role caudal_app",
             "set role postgres",

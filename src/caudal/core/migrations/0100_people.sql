@@ -150,7 +150,9 @@ grant update (display_name, time_zone, unknown_devices, retention_days) on cauda
 -- The tenant a transaction works for. Who signed in to the database as a tenant's reader stays there.
 create or replace function caudal.current_tenant() returns int
   language sql stable security definer set search_path = pg_catalog, pg_temp
-  as $$ select coalesce((select tenant_id from caudal.sql_reader where role_name = session_user),
+  -- A reader of a tenant that is suspended is in none; never in the one that it sets.
+  as $$ select coalesce((select case t.status when 'active' then t.id else 0 end from caudal.sql_reader r
+                         join caudal.tenant t on t.id = r.tenant_id where r.role_name = session_user),
                         (select id from caudal.tenant where name = current_setting('app.tenant_id', true))) $$;
 
 create function caudal.quota_changed() returns trigger language plpgsql as $$

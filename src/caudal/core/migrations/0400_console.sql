@@ -53,13 +53,14 @@ grant execute on function caudal.console_installation() to caudal_app;
 
 -- What follows is for the people who run the installation, who work in its default tenant: the API asks it for them
 -- alone (ADR 0080). Of other tenants it shows names, limits and counts, nothing that they stored.
-create function caudal.console_tenants(wanted int default null)
-  returns table(id int, name text, display_name text, time_zone text, created_at timestamptz, people bigint, devices bigint,
+create function caudal.console_tenants(wanted int default null, beyond int default null, most int default 500)
+  returns table(id int, name text, display_name text, status text, time_zone text, created_at timestamptz, people bigint,
+                devices bigint,
                 online bigint, series bigint, dead_letters bigint, last_heard timestamptz, max_series int,
                 requests_per_second int, messages_per_second int, points_per_second int,
                 storage_bytes bigint, used_bytes bigint, "full" boolean)
   language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select t.id, t.name, t.display_name, t.time_zone, t.created_at,
+  select t.id, t.name, t.display_name, t.status, t.time_zone, t.created_at,
          (select count(*) from caudal.membership m where m.tenant_id = t.id),
          d.n, d.online, (select count(*) from caudal.series s where s.tenant_id = t.id),
          (select count(*) from caudal.dead_letter l where l.tenant_id = t.id and l.status = 'open'),
@@ -70,7 +71,8 @@ create function caudal.console_tenants(wanted int default null)
   left join caudal.usage u on u.tenant_id = t.id
   cross join lateral (select count(*) as n, count(*) filter (where is_online) as online, max(last_heard) as heard
                       from caudal.device where tenant_id = t.id) d
-  where wanted is null or t.id = wanted order by t.name limit 500
+  where (wanted is null or t.id = wanted) and (beyond is null or t.id > beyond)
+  order by case when beyond is null then t.name end, t.id limit least(most, 500)
 $$;
 
 create function caudal.console_make_tenant(wanted_name text, title text) returns int
@@ -95,10 +97,24 @@ begin
   return true;
 end $$;
 
+-- Shut a tenant out, or let it in again, and note it in its own log, where it is the operator's deed. Returns whether
+-- that changed anything; null when there is no such tenant.
+create function caudal.console_set_status(wanted int, given text, reason text) returns boolean
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare before text; label text;
+begin
+  select status, name into before, label from caudal.tenant where id = wanted for update;
+  if before is null or before = given then return before = given and false; end if;
+  update caudal.tenant set status = given where id = wanted;
+  insert into caudal.audit(tenant_id, actor, actor_name, action, target, detail)
+    values (wanted, 'operator', 'operator', 'tenant.' || given, label, jsonb_build_object('reason', reason));
+  return true;
+end $$;
+
 do $$
 declare name text;
 begin
-  foreach name in array array['console_tenants(int)', 'console_make_tenant(text, text)',
+  foreach name in array array['console_tenants(int, int, int)', 'console_set_status(int, text, text)', 'console_make_tenant(text, text)',
                               'console_limit_tenant(int, int, int, int, int, bigint)'] loop
     execute format('revoke execute on function caudal.%s from public', name);
     execute format('grant execute on function caudal.%s to caudal_app', name);

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Response, delete, get, post
+from litestar import Request, Response, delete, get, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 
@@ -163,21 +163,26 @@ async def latest(
 
 
 @get("/api/series/live", guards=READ, media_type="text/event-stream")
-async def live_values(door: Database, live_hub: Given[live.Hub], series: Series) -> Stream:
+async def live_values(
+    request: Request[Any, Any, Any], door: Database, live_hub: Given[live.Hub], series: Series
+) -> Stream:
     """Server-sent events: the newest values at once, then each time something new was committed.
 
-    Each event's data is a JSON list of `{id, ts (ms), value}`. A comment every 15 s keeps the line open.
+    Each event's data is a JSON list of `{id, ts (ms), value}`. A comment every 15 s keeps the line open. It
+    ends when the caller may no longer see them.
     """
     async with queries.limited(door.read) as connection:
         infos = await queries.resolve(connection, series, limit=live.MAX_SERIES)
     values = live_hub.follow(door.read, [info.id for info in infos])
     # Raised here, a refusal is an answer with a status.
     first: list[live.Value] = await anext(values, [])
-    return Stream(_events(first, values), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return Stream(
+        _events(request, first, values), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+    )
 
 
 async def _events(
-    first: list[live.Value], values: AsyncGenerator[list[live.Value], None]
+    request: Request[Any, Any, Any], first: list[live.Value], values: AsyncGenerator[list[live.Value], None]
 ) -> AsyncIterator[bytes]:
     following: asyncio.Task[list[live.Value]] | None = None
     try:
@@ -189,6 +194,9 @@ async def _events(
                 yield b": still here\n\n"
                 continue
             found, following = following.result(), None
+            # Within PRINCIPAL_SECONDS a role taken away, a key withdrawn, a tenant suspended ends it.
+            if not await request.app.state.gate.still(request, Action.TELEMETRY_READ):
+                return
             yield b"data: " + msgspec.json.encode(found) + b"\n\n"
     finally:
         if following is not None:

@@ -13,8 +13,9 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
-from caudal.core.errors import Conflict, InvalidInput, NotFound
-from caudal.registry import audit, people
+from caudal.core.errors import Conflict, InvalidInput
+from caudal.registry import audit, installation, people
+from caudal.registry.installation import Status
 from caudal.registry.mail import Post
 from caudal.registry.permissions import Action, Role
 from caudal.registry.principal import Principal
@@ -23,22 +24,19 @@ from caudal.registry.tenants import NAME
 from caudal.web.console import forms
 from caudal.web.console.people import checked_email, mail_invitation
 from caudal.web.console.view import View
+from caudal.web.door import Door
 from caudal.web.guards import requires
 from caudal.web.inject import Caller, Database, Given
+from caudal.web.installation import runs_installation
 
 NEEDS = frozenset({"post", "people_settings"})
 READ = [requires(Action.OPERATIONS_READ)]
 WRITE = [requires(Action.TENANT_WRITE)]
-MOST = 2**31 - 1
+SUSPEND = [requires(Action.TENANTS_SUSPEND)]
+MOST = installation.MOST
 GIGABYTE = 10**9
 # Bytes of a quota of storage: what a form's number of gigabytes says to the byte.
 MOST_BYTES = 9 * 10**15
-
-
-def runs_installation(principal: Principal, settings: PeopleSettings) -> None:
-    """Refuse who works in another tenant, in the words of a page that is not there."""
-    if principal.tenant != settings.default_tenant:
-        raise NotFound("There is no page at this address.")
 
 
 @get("/installation/tenants", guards=READ)
@@ -63,13 +61,14 @@ async def tenant_page(
     """One tenant and its limits."""
     runs_installation(principal, people_settings)
     async with door.read() as connection:
-        row = await _one(connection, tenant_id)
+        row = await installation.row_of(connection, tenant_id)
     return view.page(
         "one_tenant.html",
         section="all_tenants",
         tenant=row,
         usual_requests=people_settings.rate_limit_tenant,
         gigabytes=gigabytes_text(row["storage_bytes"]),
+        people_default=people_settings.default_tenant,
     )
 
 
@@ -92,17 +91,6 @@ def _storage(form: dict[str, str]) -> int | None:
             f"storage_gigabytes: a number above 0, at most {MOST_BYTES // GIGABYTE}, or empty."
         )
     return count
-
-
-async def _one(connection: Any, tenant_id: int) -> Any:
-    row = (
-        await connection.fetchrow("select * from caudal.console_tenants($1)", tenant_id)
-        if tenant_id <= MOST
-        else None
-    )
-    if row is None:
-        raise NotFound("There is no such tenant.")
-    return row
 
 
 @post("/installation/tenants", guards=[requires(Action.OWNERS_WRITE)], status_code=200)
@@ -158,7 +146,7 @@ async def limit_tenant(
         raise InvalidInput("max_series: give a number.")
     limits["storage_bytes"] = _storage(form)
     async with door.write() as connection:
-        await _one(connection, tenant_id)
+        await installation.row_of(connection, tenant_id)
         await connection.execute(
             "select caudal.console_limit_tenant($1, $2, $3, $4, $5, $6)", tenant_id, *limits.values()
         )
@@ -166,4 +154,44 @@ async def limit_tenant(
     return view.go(f"/console/installation/tenants/{tenant_id}", done="saved")
 
 
-ROUTES = [tenant_list, tenant_page, make_tenant, limit_tenant]
+async def _set_status(
+    request: Request[Any, Any, Any], tenant_id: int, door: Door, principal: Principal, status: Status
+) -> None:
+    reason = forms.texts(await request.form()).get("reason", "").strip()
+    if len(reason) > 500 or not reason.isprintable():
+        raise InvalidInput("reason: one line of at most 500 characters.")
+    async with door.write() as connection:
+        await installation.set_status(connection, principal, tenant_id, status, reason=reason)
+
+
+@post("/installation/tenants/{tenant_id:int}/suspend", guards=SUSPEND, status_code=200)
+async def suspend(
+    request: Request[Any, Any, Any],
+    tenant_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    people_settings: Given[PeopleSettings],
+) -> Response[str]:
+    """Shut a tenant out; what it has stays."""
+    runs_installation(principal, people_settings)
+    await _set_status(request, tenant_id, door, principal, "suspended")
+    return view.go(f"/console/installation/tenants/{tenant_id}", done="suspended")
+
+
+@post("/installation/tenants/{tenant_id:int}/resume", guards=SUSPEND, status_code=200)
+async def resume(
+    request: Request[Any, Any, Any],
+    tenant_id: FromPath[int],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    people_settings: Given[PeopleSettings],
+) -> Response[str]:
+    """Let a suspended tenant work again."""
+    runs_installation(principal, people_settings)
+    await _set_status(request, tenant_id, door, principal, "active")
+    return view.go(f"/console/installation/tenants/{tenant_id}", done="resumed")
+
+
+ROUTES = [tenant_list, tenant_page, make_tenant, limit_tenant, suspend, resume]

@@ -64,6 +64,9 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/installation/tenants": {
         "body": {"$form": {"name": "new", "email": "x@example.com"}}, "own": (404,)},
     "GET /console/installation/tenants/{tenant_id}": {"own": (404,)},
+    "POST /console/installation/tenants/{tenant_id}/suspend": {
+        "body": {"$form": {"reason": "x"}}, "own": (404,)},
+    "POST /console/installation/tenants/{tenant_id}/resume": {"body": {"$form": {}}, "own": (404,)},
     "POST /console/installation/tenants/{tenant_id}": {"body": {"$form": {"max_series": "1"}}, "own": (404,)},
     "GET /console/points": {"query": {"q": "p"}},
     "GET /console/points/{point_id}": {},

@@ -37,6 +37,11 @@ CASES: dict[str, dict[str, Any]] = {
     "DELETE /api/keys/{key_id}": {},
     "GET /api/audit": {"query": {"action": "key.made", "actor": "user:{owner_id}"}},
     "GET /api/tenant": {},
+    # For the tenant that runs the installation; neither of these two does.
+    "GET /api/installation/tenants": {"own": (404,)},
+    "GET /api/installation/tenants/{tenant_id}": {"own": (404,)},
+    "POST /api/installation/tenants/{tenant_id}/suspend": {"body": {"reason": "x"}, "own": (404,)},
+    "POST /api/installation/tenants/{tenant_id}/resume": {"own": (404,)},
     "PATCH /api/tenant": {"body": {"display_name": "A name", "time_zone": "Europe/Lisbon"}},
     "GET /api/quotas": {},
 }  # fmt: skip

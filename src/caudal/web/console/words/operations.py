@@ -107,4 +107,24 @@ WORDS = {
         "1 GB são 10⁹ bytes. O que passar disso vira mensagem com erro; envios são recusados.",
     ),
     "all_tenants.no_limit": ("no limit", "sem limite"),
+    "all_tenants.suspended": ("suspended", "suspensa"),
+    "all_tenants.suspension": ("Suspension", "Suspensão"),
+    "all_tenants.suspension_hint": (
+        "Nobody of it signs in, no device comes in, no message goes out. What it has stays, and waits.",
+        "Ninguém entra, nenhum dispositivo se conecta, nenhuma mensagem sai."
+        " O que ela tem fica guardado, à espera.",
+    ),
+    "all_tenants.suspend": ("Suspend", "Suspender"),
+    "all_tenants.resume": ("Let it work again", "Reativar"),
+    "all_tenants.confirm": (
+        "Suspend {name}? In seconds it is shut out.",
+        "Suspender {name}? Em segundos ela fica sem acesso.",
+    ),
+    "all_tenants.reason": ("Reason", "Motivo"),
+    "all_tenants.reason_hint": (
+        "Kept in the history of both accounts.",
+        "Fica no histórico das duas contas.",
+    ),
+    "done.suspended": ("Suspended.", "Conta suspensa."),
+    "done.resumed": ("It works again.", "Conta reativada."),
 }
