@@ -28,6 +28,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from caudal.app import api
+from caudal.app.server import serve
 from caudal.core import db
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
@@ -275,7 +276,7 @@ class Api:
         # A test's own take the place of what every API has.
         dict.update(self.parts.services, services)
         self.app = api.application(self.parts)
-        server = await api.serve(self.life, self.app, "127.0.0.1", 0)
+        server = await serve(self.life, self.app, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.port}"
         # Reading the authorities' certificates takes longer than most tests; there is no TLS here.
         self.client = httpx.AsyncClient(base_url=self.url, timeout=20, verify=False)

@@ -19,6 +19,7 @@ import pytest
 
 from caudal.app import api, console, devices, files, messaging
 from caudal.app.ingest import IngestParts, build
+from caudal.app.server import serve
 from caudal.core import db
 from caudal.core.eventlog.settings import LogSettings
 from caudal.core.lifecycle import Lifecycle
@@ -111,7 +112,7 @@ class Site:
         await console.bring(
             self.life, msgspec.structs.replace(made, web=WebSettings(sandbox_url=sandbox.url))
         )
-        server = await api.serve(self.life, api.application(made), "127.0.0.1", 0)
+        server = await serve(self.life, api.application(made), "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.port}"
 
     async def stop(self) -> None:

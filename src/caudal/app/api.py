@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import asyncpg
 import msgspec
-import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from caudal.app import console, devices, files, messaging, webhooks
+from caudal.app.server import serve
 from caudal.core import db, logs
 from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
@@ -24,23 +19,21 @@ from caudal.core.memory import give_back_blocks
 from caudal.core.metrics import Metrics
 from caudal.core.notifications import listen_for_ever
 from caudal.core.readiness import announce
-from caudal.core.seal import Sealer, secret_from
+from caudal.core.seal import Sealer
 from caudal.core.settings import load
 from caudal.insight.live import TOLD, Hub
 from caudal.registry.accounts import Accounts
 from caudal.registry.authenticate import Authenticator
 from caudal.registry.mail import Post, mailer_of
 from caudal.registry.passwords import Passwords
-from caudal.registry.settings import PeopleSettings
+from caudal.registry.settings import PeopleSettings, sealer_of
 from caudal.registry.tokens import KeyRing
-from caudal.web.application import Application, create_app
+from caudal.web.application import create_app
+from caudal.web.frame import Application
 from caudal.web.health import Health
 from caudal.web.settings import WebSettings
 
 log = logs.get("api")
-ROLE = "caudal_app"
-# Seconds for the last words on a socket.
-FAREWELL = 5.0
 
 
 class Services(dict[str, object]):
@@ -74,15 +67,6 @@ class ApiParts(msgspec.Struct, dict=True):
     services: Services
 
 
-def sealer_of(people: PeopleSettings) -> Sealer:
-    """The sealer that the settings name. Raises SettingsError."""
-    if people.secret_key:
-        return Sealer(people.secret_key)
-    if people.secret_file:
-        return Sealer(secret_from(Path(people.secret_file)))
-    raise SettingsError("Set CAUDAL_MASTER_KEY (32 characters or more), or SECRET_FILE.")
-
-
 async def parts(
     life: Lifecycle,
     database_url: str,
@@ -95,7 +79,7 @@ async def parts(
 ) -> ApiParts:
     """Open what every API process needs, to be closed by `life`. Raises when the database does not answer."""
     pool: asyncpg.Pool[Any] = await db.open_pool(
-        database_url, minimum=2, maximum=pool_max, role=ROLE, name="caudal api"
+        database_url, minimum=2, maximum=pool_max, role=db.APP_ROLE, name="caudal api"
     )
     life.on_stop("api database pool", pool.close)
     passwords = Passwords()
@@ -136,7 +120,7 @@ def live_hub(life: Lifecycle, url: str, pool: asyncpg.Pool[Any]) -> Hub:
 
     async def connect() -> asyncpg.Connection[Any]:
         return await asyncpg.connect(
-            url, timeout=10, server_settings={"application_name": "caudal api live", "role": ROLE}
+            url, timeout=10, server_settings={"application_name": "caudal api live", "role": db.APP_ROLE}
         )
 
     life.spawn("live listener", listen_for_ever(connect, {TOLD: hub.heard}, on_gap=hub.heard_all))
@@ -155,99 +139,6 @@ def application(made: ApiParts) -> Application:
         people=made.people,
         web=made.web,
     )
-
-
-# Connections that wait to be accepted.
-BACKLOG = 1024
-
-
-class HttpServer:
-    """uvicorn (uvloop, httptools) on a socket that is bound before anything else, so that `port` is known."""
-
-    def __init__(self, app: Application, host: str, port: int) -> None:
-        self._app = app
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Named in full: asyncio turns Nagle off only where it reads TCP here; an answer of two
-        # writes would then wait 40 ms for the client's delayed acknowledgement.
-        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, port))
-        # Two may bind the same port until one of them listens; whoever comes second must hear of it here.
-        self._socket.listen(BACKLOG)
-        self.port: int = self._socket.getsockname()[1]
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            loop="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # We know our proxies ourselves (TRUSTED_PROXIES).
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
-            backlog=BACKLOG,
-            ws=_Sockets,
-            # People send a ping; compression would hold a window for each of thousands.
-            ws_max_size=65_536,
-            ws_per_message_deflate=False,
-        )
-        self._server = _Server(config)
-
-    async def serve(self) -> None:
-        """Serve until stopped."""
-        await self._server.serve(sockets=[self._socket])
-
-    async def started(self) -> None:
-        """Return once requests are accepted."""
-        await self._server.ready.wait()
-
-    async def stop(self) -> None:
-        """Take no more requests, finish those begun, within five seconds."""
-        self._server.should_exit = True
-
-
-class _Sockets(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, of which nothing lingers for a peer that no longer reads."""
-
-    async def run_asgi(self) -> None:
-        await super().run_asgi()
-        # Closing waits until everything is read, however long that takes.
-        self.loop.call_later(FAREWELL, self.transport.abort)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own (the lifecycle has them), saying when it is ready."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-async def serve(life: Lifecycle, app: Application, host: str, port: int) -> HttpServer:
-    """Serve `app` as a part of `life`; returns once requests are accepted."""
-    server = HttpServer(app, host, port)
-    task = life.spawn("http server", server.serve())
-    started = asyncio.create_task(server.started(), name="http server starts")
-    await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        started.cancel()
-        task.result()
-
-    async def stop() -> None:
-        await server.stop()
-        await asyncio.wait([task])
-
-    life.on_stop("http server, in order", stop)
-    return server
 
 
 # Above an upload's parts, which come one after the other, and below what hashing a password takes.

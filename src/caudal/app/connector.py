@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from caudal.app.api import sealer_of
 from caudal.app.files import media
 from caudal.app.messaging import ROLE, open_log
 from caudal.app.operations import serve_operations
@@ -27,7 +26,7 @@ from caudal.core.metrics import Metrics
 from caudal.core.readiness import announce
 from caudal.core.settings import load
 from caudal.messaging import connectors, topics, webhooks
-from caudal.messaging.accounts import AccountView, ChannelAccounts, NewAccount
+from caudal.messaging.accounts import ChannelAccounts
 from caudal.messaging.breaker_board import BreakerBoard
 from caudal.messaging.connector_settings import SendingSettings
 from caudal.messaging.deliveries import Deliveries
@@ -35,7 +34,7 @@ from caudal.messaging.notify import Notifier
 from caudal.messaging.provider import Files
 from caudal.messaging.sending import Sender
 from caudal.messaging.settings import MessagingSettings
-from caudal.registry.settings import PeopleSettings
+from caudal.registry.settings import PeopleSettings, sealer_of
 from caudal.web.health import Health
 from caudal.web.settings import WebSettings
 
@@ -147,25 +146,3 @@ def starter(name: str, environ: Mapping[str, str] = os.environ) -> Starter:
         return endpoints
 
     return start
-
-
-async def add_account(tenant: str, new: NewAccount, environ: Mapping[str, str] = os.environ) -> AccountView:
-    """Set up an account of `tenant`. Raises InvalidInput, Conflict."""
-    accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
-    pool = await db.open_pool(_url(environ), minimum=1, maximum=1, role="caudal_app", name="caudal cli")
-    try:
-        async with db.tenant_transaction(pool, tenant) as connection:
-            return await accounts.add(connection, new)
-    finally:
-        await pool.close()
-
-
-async def list_accounts(tenant: str, environ: Mapping[str, str] = os.environ) -> list[AccountView]:
-    """The accounts of `tenant`."""
-    accounts = ChannelAccounts(sealer_of(load(PeopleSettings, environ)))
-    pool = await db.open_pool(_url(environ), minimum=1, maximum=1, role="caudal_app", name="caudal cli")
-    try:
-        async with db.tenant_transaction(pool, tenant, readonly=True) as connection:
-            return await accounts.list(connection)
-    finally:
-        await pool.close()

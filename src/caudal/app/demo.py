@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from caudal.app.connector import add_account, list_accounts
+from caudal.app.accounts import add_account, list_accounts
 from caudal.app.fleet import DEMO_DEVICES, DEMO_SEED, DEMO_SITES
 from caudal.app.part import Part
 from caudal.core.postgres import free_port

@@ -6,12 +6,11 @@ from typing import Any, cast
 
 from litestar.di import Provide
 
-from caudal.app.api import HttpServer, serve
+from caudal.app.server import HttpServer, serve
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.web.api import health as routes
-from caudal.web.application import Application
-from caudal.web.frame import Frame, TrustedProxies
+from caudal.web.frame import Application, Frame, TrustedProxies
 from caudal.web.health import Health
 from caudal.web.problems import HANDLERS
 

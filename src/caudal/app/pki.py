@@ -11,7 +11,6 @@ import asyncpg
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from caudal.app.api import ROLE, sealer_of
 from caudal.app.tools import Installation
 from caudal.app.up import secrets_of
 from caudal.core import db
@@ -25,7 +24,7 @@ from caudal.registry.pki.bootstrap import Bootstrap, NewBootstrap
 from caudal.registry.pki.certificates import Certificate, Generated
 from caudal.registry.pki.registrations import Approval, Approved, Registration
 from caudal.registry.pki.settings import PkiSettings
-from caudal.registry.settings import PeopleSettings
+from caudal.registry.settings import PeopleSettings, sealer_of
 
 BY = "operator"
 
@@ -164,7 +163,7 @@ async def operator(environ: Mapping[str, str], data: Path | None = None) -> Asyn
     sealer = _sealer(environ, data)
     owner = await db.open_pool(url, minimum=1, maximum=1, name="caudal pki")
     try:
-        app = await db.open_pool(url, minimum=0, maximum=1, role=ROLE, name="caudal pki")
+        app = await db.open_pool(url, minimum=0, maximum=1, role=db.APP_ROLE, name="caudal pki")
         try:
             yield Operator(owner, app, sealer, load(PkiSettings, environ))
         finally:

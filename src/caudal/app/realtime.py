@@ -9,10 +9,9 @@ from typing import Any, cast
 from litestar.datastructures import State
 from litestar.di import Provide
 
-from caudal.app.api import ROLE as APP_ROLE
-from caudal.app.api import HttpServer, sealer_of, serve
 from caudal.app.messaging import ROLE, deliveries_of
 from caudal.app.part import Starter
+from caudal.app.server import HttpServer, serve
 from caudal.core import db, logs
 from caudal.core.addresses import address
 from caudal.core.errors import SettingsError
@@ -23,12 +22,11 @@ from caudal.core.settings import load
 from caudal.messaging.realtime import Hub
 from caudal.messaging.realtime_settings import RealtimeSettings
 from caudal.registry.authenticate import Authenticator
-from caudal.registry.settings import PeopleSettings
+from caudal.registry.settings import PeopleSettings, sealer_of
 from caudal.registry.tokens import KeyRing
 from caudal.web.api import health as health_routes
 from caudal.web.api import notifications
-from caudal.web.application import Application
-from caudal.web.frame import Frame, TrustedProxies
+from caudal.web.frame import Application, Frame, TrustedProxies
 from caudal.web.guards import Gate
 from caudal.web.health import Health
 from caudal.web.problems import HANDLERS
@@ -47,7 +45,7 @@ async def gateway(
 ) -> HttpServer:
     """Serve sockets, health and metrics as parts of `life`; returns once it does."""
     metrics = Metrics()
-    pool = await db.open_pool(url, minimum=1, maximum=4, role=APP_ROLE, name="caudal realtime, people")
+    pool = await db.open_pool(url, minimum=1, maximum=4, role=db.APP_ROLE, name="caudal realtime, people")
     life.on_stop("people's pool", pool.close)
     keys = KeyRing(
         pool, sealer_of(people), token_seconds=people.token_seconds, key_days=people.signing_key_days

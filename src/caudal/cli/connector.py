@@ -38,7 +38,7 @@ def add(
     tenant: str, channel: str, account: str, name: str, per_second: float | None, template: str | None
 ) -> None:
     """Set up an account. Its secrets are asked for, or read from standard input, one a line."""
-    from caudal.app import connector
+    from caudal.app import accounts
     from caudal.messaging.accounts import NewAccount, connector_of
     from caudal.messaging.provider import Template
 
@@ -52,7 +52,7 @@ def add(
             setattr(new, field, click.prompt(field.replace("_", " "), hide_input=True))
         else:
             setattr(new, field, sys.stdin.readline().strip())
-    made = asyncio.run(connector.add_account(tenant, new))
+    made = asyncio.run(accounts.add_account(tenant, new))
     click.echo(f"{made.channel} {made.provider_account} is set up.")
     if made.webhook_path:
         click.echo(f"Webhook: PUBLIC_URL{made.webhook_path}")
@@ -62,8 +62,8 @@ def add(
 @click.option("--tenant", required=True)
 def list_(tenant: str) -> None:
     """Show a tenant's accounts, without their secrets."""
-    from caudal.app import connector
+    from caudal.app import accounts
 
-    for made in asyncio.run(connector.list_accounts(tenant)):
+    for made in asyncio.run(accounts.list_accounts(tenant)):
         state = made.problem or ("enabled" if made.enabled else "disabled")
         click.echo(f"{made.id}\t{made.channel}\t{made.provider_account}\t{made.webhook_path or ''}\t{state}")

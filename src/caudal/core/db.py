@@ -13,6 +13,9 @@ import msgspec
 from caudal.core.errors import SettingsError
 from caudal.core.settings import setting
 
+# What works for people: owns nothing, bypasses nothing; row security holds.
+APP_ROLE = "caudal_app"
+
 
 class DatabaseSettings(msgspec.Struct, frozen=True):
     """Where the database is and how many connections a process may hold."""

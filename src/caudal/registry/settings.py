@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from caudal.core.errors import SettingsError
+from caudal.core.seal import Sealer, secret_from
 from caudal.core.settings import setting
 
 
@@ -47,3 +50,12 @@ class PeopleSettings(msgspec.Struct, frozen=True):
         str | None, setting("Apprise URL that mail is sent through; mail is logged without it")
     ] = None
     mail_log_secrets: Annotated[bool, setting("Log links of mail in full: for development alone")] = False
+
+
+def sealer_of(people: PeopleSettings) -> Sealer:
+    """The sealer that the settings name. Raises SettingsError."""
+    if people.secret_key:
+        return Sealer(people.secret_key)
+    if people.secret_file:
+        return Sealer(secret_from(Path(people.secret_file)))
+    raise SettingsError("Set CAUDAL_MASTER_KEY (32 characters or more), or SECRET_FILE.")

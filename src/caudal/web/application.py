@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
-from litestar import Litestar, Request
+from litestar import Request
 from litestar.datastructures import State
 from litestar.di import Provide
 
@@ -18,22 +18,11 @@ from caudal.web import openapi
 from caudal.web.api import resources
 from caudal.web.console import pages as console
 from caudal.web.door import Door
-from caudal.web.frame import Frame, TrustedProxies
+from caudal.web.frame import Application, Frame, TrustedProxies
 from caudal.web.guards import Gate
 from caudal.web.health import Health
 from caudal.web.problems import HANDLERS
 from caudal.web.settings import WebSettings
-
-
-class Application(Litestar):
-    """Litestar inside the frame; an ASGI application like any other."""
-
-    # Set after construction, before the first request.
-    frame: Frame
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one connection."""
-        await self.frame(super().__call__, scope, receive, send)
 
 
 def _principal(request: Request[Any, Any, Any]) -> Principal:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import structlog
+from litestar import Litestar
 from prometheus_client import Counter, Histogram
 
 from caudal.core import tracing
@@ -165,3 +166,14 @@ class Frame:
                 }
                 name = f"{method} {path}"
                 tracing.record(name, seconds, about, trace=trace, kind="server", failed=failed)
+
+
+class Application(Litestar):
+    """Litestar inside the frame; an ASGI application like any other."""
+
+    # Set after construction, before the first request.
+    frame: Frame
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        await self.frame(super().__call__, scope, receive, send)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from caudal.web.api import MODULES
+from caudal.web.api import modules
 
 OURS, THEIRS = "ours", "zebra"
 SQL = (
@@ -167,7 +167,7 @@ async def test_every_route_has_a_case(world: Any) -> None:
 
 async def test_the_api_serves_every_resource(world: Any) -> None:
     services = {*world.api.parts.services, "metrics", "health", "authenticator"}
-    short = [module.__name__ for module in MODULES if not getattr(module, "NEEDS", set()) <= services]
+    short = [module.__name__ for module in modules() if not getattr(module, "NEEDS", set()) <= services]
     assert short == [], "no domain of the composition root (app/api.py, DOMAINS) brings what these need"
 
 

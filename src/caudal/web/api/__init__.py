@@ -10,20 +10,25 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Set
+from functools import cache
 from types import ModuleType
 from typing import Any
 
-MODULES: tuple[ModuleType, ...] = tuple(
-    importlib.import_module(f"{__name__}.{module.name}")
-    for module in pkgutil.iter_modules(__path__)
-    if not module.name.startswith("_")
-)
+
+@cache
+def modules() -> tuple[ModuleType, ...]:
+    """All of them, imported when somebody asks: most processes serve one resource of these, their health."""
+    return tuple(
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    )
 
 
 def resources(services: Set[str]) -> list[Any]:
     """The routes of every module whose needs `services` meets."""
     routes: list[Any] = []
-    for module in MODULES:
+    for module in modules():
         if getattr(module, "NEEDS", frozenset()) <= services:
             routes.extend(module.ROUTES)
     return routes
