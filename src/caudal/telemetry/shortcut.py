@@ -14,10 +14,10 @@ from caudal.mqtt.ports import Inbound
 from caudal.registry.directory import Directory
 from caudal.registry.entries import DeviceEntry, TenantEntry
 from caudal.telemetry.batch import Entry
-from caudal.telemetry.formats.v1 import Numbers, numbers, rows_of
+from caudal.telemetry.formats.v1 import Numbers, numbers, rows_of, single_rows
 from caudal.telemetry.model import Decoded
 from caudal.telemetry.queue import OVERHEAD, Queue, Run
-from caudal.telemetry.rows import NO_META, pack_numbers, times
+from caudal.telemetry.rows import NO_META, PACKED_SIZE, pack_numbers, times
 
 log = logs.get("pipeline")
 
@@ -44,8 +44,12 @@ class Shortcut:
         """Queue what is usual of `batch`, in its order; every other message of it goes to `whole_way`."""
         queue = self._queue
         skew = self._skew
-        run: Run | None = None
-        for message, device, document in zip(batch, *self._read(batch), strict=True):
+        devices, documents = self._read(batch)
+        run = self._alike(batch, devices, documents)
+        if run is not None:
+            queue.add_run(run)
+            return
+        for message, device, document in zip(batch, devices, documents, strict=True):
             found = None
             received = message.received
             if device is not None and document is not None and not device.tenant.full:
@@ -98,6 +102,41 @@ class Shortcut:
         except Exception:
             log.exception("the short way failed; messages go the long one")
             return devices, [None] * len(batch)
+
+    def _alike(
+        self,
+        batch: list[Inbound],
+        devices: Sequence[DeviceEntry | None],
+        documents: Sequence[Numbers | None],
+    ) -> Run | None:
+        """All of `batch` in one run, if it is single numbers of one tenant by one connection; else None."""
+        known = [device for device in devices if device is not None]
+        read = [document for document in documents if document is not None]
+        if not len(batch) == len(known) == len(read) > 1:
+            return None
+        origin, received, tenant = batch[0].origin, batch[0].received, known[0].tenant
+        if tenant.full or [device for device in known if device.tenant is not tenant]:
+            return None
+        if [each for each in batch if each.origin is not origin or each.received != received]:
+            return None
+        try:
+            found = single_rows(read, [device.heads for device in known], received, received + self._skew)
+        except Exception:
+            log.exception("the short way failed; messages go another")
+            return None
+        if found is None:
+            return None
+        run = Run(tenant, origin)
+        run.heard = dict.fromkeys([device.id for device in known], received)
+        number, name = tenant.id, tenant.name
+        run.entries = [
+            Entry(
+                message, number, 1, row, 1, "v1", tenant_name=name, device_name=device.name, oldest=ts,
+                latest=ts, simple=True, lane=number, cost=len(message.payload) + PACKED_SIZE + 2 * OVERHEAD,
+            )
+            for message, device, row, ts in zip(batch, known, *found, strict=True)
+        ]  # fmt: skip
+        return run
 
     def place(self, message: Inbound, decoded: Decoded, tenant: TenantEntry, device: DeviceEntry) -> bool:
         """Queue a decoded message that is good numbers of one instant in usual units, as nearly every one is.

@@ -7,7 +7,7 @@ what arrives is this.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -122,6 +122,10 @@ class Numbers(msgspec.Struct, gc=False):
     meta: None = None
 
 
+Heads: TypeAlias = Mapping[str, tuple[str | None, bytes]]
+"""The usual unit of each known point, and the first columns of its rows."""
+_UNKNOWN: Final = (None, b"")
+
 _decode_numbers: Final = msgspec.json.Decoder(Numbers).decode
 _decode_many: Final = msgspec.json.Decoder(Numbers).decode_lines
 
@@ -156,12 +160,10 @@ def numbers(payloads: Sequence[bytes]) -> Sequence[Numbers | None]:
     return [_numbers(payload) for payload in payloads]
 
 
-def rows_of(
-    message: Numbers, heads: Mapping[str, tuple[str | None, bytes]], received: int, horizon: int
-) -> tuple[bytes, int, int] | None:
+def rows_of(message: Numbers, heads: Heads, received: int, horizon: int) -> tuple[bytes, int, int] | None:
     """Straight to rows, how many, and their instant: good numbers of known points in their usual units.
 
-    `heads` has the unit and the first columns of each known point; `received` and `horizon` as in `Context`.
+    `received` and `horizon` as in `Context`.
     None for every other message. Names and units are compared with known ones and need no other check.
     """
     delta = message.ts - EPOCH
@@ -191,6 +193,33 @@ def rows_of(
             bare = True
         parts += (found[1], middle, point.v, NO_META)
     return pack_numbers(parts, count, bare=bare), count, ts
+
+
+def single_rows(
+    messages: Sequence[Numbers], heads: Sequence[Heads], received: int, horizon: int
+) -> tuple[list[bytes], list[int]] | None:
+    """A row and its instant for each message, as `rows_of`, all at once: for a third less than one by one.
+
+    None where one of them is not a single number of a known point in its unit.
+    """
+    try:
+        points = [point for (point,) in [message.points for message in messages]]
+    except ValueError:
+        return None
+    instants = [
+        (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        for delta in [message.ts - EPOCH for message in messages]
+    ]
+    if min(instants) < MIN_US or max(instants) > horizon:
+        return None
+    found = [known.get(point.name, _UNKNOWN) for known, point in zip(heads, points, strict=True)]
+    units = [unit for unit, _ in found]
+    if None in units or units != [point.u for point in points]:
+        return None
+    return [
+        pack_number(first, ts, received, point.v)
+        for (_, first), ts, point in zip(found, instants, points, strict=True)
+    ], instants
 
 
 def recognises(doc: object) -> Match:
