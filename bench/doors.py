@@ -67,8 +67,8 @@ async def null(kind: str, **environ: str) -> AsyncIterator[Child]:
 
 
 @asynccontextmanager
-async def mosquitto() -> AsyncIterator[int]:
-    """Mosquitto on a free port, without a bound on its queues; yields the port."""
+async def mosquitto() -> AsyncIterator[tuple[int, int]]:
+    """Mosquitto on a free port, without a bound on its queues; yields the port and its process id."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="caudal-bench-mosquitto-") as folder:
         config = Path(folder) / "mosquitto.conf"
@@ -86,7 +86,7 @@ async def mosquitto() -> AsyncIterator[int]:
                     break
                 except OSError:
                     await asyncio.sleep(0.02)
-            yield port
+            yield port, process.pid
         finally:
             process.terminate()
             await process.wait()

@@ -51,6 +51,7 @@ async def start(life: Lifecycle) -> None:
         )
         subscriber.start()
         life.on_stop("subscriber", subscriber.close)
+        await subscriber.online.wait()
     await announce(life, os.environ, {"mqtt_url": url})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +41,9 @@ async def ingest(url: str, **environ: str) -> AsyncIterator[Child]:
         child = Child("ingest", ("caudal", "ingest"), child_environ(os.environ, **{**values, **environ}), log)
         try:
             await child.start()
+            # What is published before it has its subscription would not come.
+            while "MQTT_URL" in environ and "mqtt.broker_connected" not in log.read_text():
+                await asyncio.sleep(0.01)
             yield child
         finally:
             await child.stop()
@@ -60,6 +64,24 @@ def cpu(pid: int) -> float:
     """Seconds of CPU that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_all(pid: int) -> float:
+    """Seconds of CPU of a process and of its children that live."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return cpu(pid) + sum(cpu_of_all(int(child)) for child in children)
+
+
+async def drained(child: Child) -> None:
+    """Return once an ingest process has nothing in flight, as its metrics say."""
+
+    def in_flight() -> float:
+        with urllib.request.urlopen(child.endpoints["metrics_url"]) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("ingest_queue_size "))
+
+    while await asyncio.to_thread(in_flight):
+        await asyncio.sleep(0.01)
 
 
 async def settle(connection: asyncpg.Connection[Any]) -> None:

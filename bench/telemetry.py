@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from bench import stack
-from bench.baseline import copy_rate
+from bench.baseline import Copied, copy_rate
 from bench.doors import mosquitto, null, port_of, publish, start_publisher
 from bench.first_row import demo
 from bench.load import payload
@@ -29,39 +31,46 @@ Row = dict[str, Any]
 async def throughput(server: EmbeddedPostgres, points: int, messages: int, rounds: int = 3) -> list[Row]:
     """Points a second through the endpoint against COPY, best of `rounds` of each, taken in turn."""
     control = await asyncpg.connect(server.url)
-    copy = door = none = 0.0
-    cost = 0.0
+    copy, bare_cost, cost = Copied(0.0, 0.0), 0.0, 0.0
+    door = none = 0.0
     async with stack.ingest(server.url) as child, null("endpoint") as bare:
         tag = f"t{points}-"
         await publish(port_of(child), messages=1600, points=points, tag=tag)
         for turn in range(rounds):
             await stack.settle(control)
             first = 100_000_000 + 10_000_000 * points + turn * 100_000
-            copy = max(
-                copy,
-                await copy_rate(
-                    server.url, points=points, messages=messages, connections=2, batch=800, first=first
-                ),
+            copied = await copy_rate(
+                server, points=points, messages=messages, connections=2, batch=800, first=first
             )
+            copy = max(copy, copied, key=attrgetter("rate"))
             await stack.settle(control)
             before = stack.cpu(child.pid or 0)
             done = await publish(port_of(child), messages=messages, points=points, tag=tag)
             if done["points"] / done["seconds"] > door:
                 door = done["points"] / done["seconds"]
                 cost = (stack.cpu(child.pid or 0) - before) / done["messages"] * 1e6
+            before = stack.cpu(bare.pid or 0)
             done = await publish(port_of(bare), messages=messages * 2, points=points, tag=tag)
-            none = max(none, done["points"] / done["seconds"])
+            if done["points"] / done["seconds"] > none:
+                none = done["points"] / done["seconds"]
+                used = stack.cpu(bare.pid or 0) - before + done["cpu"]
+                bare_cost = used / done["messages"] * 1e6
         now, peak = stack.memory(child.pid or 0)
     await control.close()
+    limit = len(os.sched_getaffinity(0)) / (bare_cost + points * copy.cost) * 1e6
     return [
         {
             "what": f"endpoint, QoS 1, {points} points a message",
             "points_per_second": round(door),
             "messages_per_second": round(door / points),
-            "copy_rows_per_second": round(copy),
-            "against_copy": round(door / copy, 3),
+            "copy_rows_per_second": round(copy.rate),
+            "copy_cpu_us_per_row": round(copy.cost, 2),
+            "against_copy": round(door / copy.rate, 3),
             "null_messages_per_second": round(none / points),
+            "null_and_publisher_cpu_us_per_message": round(bare_cost, 2),
             "against_null": round(door / none, 3),
+            "limit_of_the_cores_messages_per_second": round(limit),
+            "of_that_limit": round(door / points / limit, 3),
             "python_us_per_message": round(cost, 1),
             "memory_mb": round(now),
             "memory_peak_mb": round(peak),
@@ -69,43 +78,47 @@ async def throughput(server: EmbeddedPostgres, points: int, messages: int, round
     ]
 
 
-async def through_broker(server: EmbeddedPostgres, points: int, messages: int, copy: float) -> list[Row]:
+async def through_broker(server: EmbeddedPostgres, points: int, messages: int, copy: Copied) -> list[Row]:
     """Points a second through Mosquitto and the subscriber, and through one that does nothing."""
     control = await asyncpg.connect(server.url)
     tag = f"s{points}-"
     with tempfile.TemporaryDirectory(prefix="caudal-bench-state-") as state:
-        async with mosquitto() as port:
+        async with mosquitto() as (port, broker):
             url = f"mqtt://127.0.0.1:{port}"
             flag = Path(state) / "done"
-            async with null("subscriber", MQTT_URL=url, COUNT_TO=str(messages), COUNT_FILE=str(flag)):
-                await asyncio.sleep(0.5)
+            async with null(
+                "subscriber", MQTT_URL=url, COUNT_TO=str(messages), COUNT_FILE=str(flag)
+            ) as child:
+                before = stack.cpu(broker) + stack.cpu(child.pid or 0)
                 finished = asyncio.create_task(_touched(flag))
                 done = await publish(port, messages=messages, points=points, tag=tag)
                 # The generator prepares before it sends; only its own clock knows when it began.
                 none = messages * points / (await finished - done["began"])
-        async with mosquitto() as port:
+                used = stack.cpu(broker) + stack.cpu(child.pid or 0) - before + done["cpu"]
+                bare_cost = used / messages * 1e6
+        async with mosquitto() as (port, _):
             url = f"mqtt://127.0.0.1:{port}"
-            async with stack.ingest(server.url, MQTT_URL=url, STATE_DIR=state):
-                await asyncio.sleep(0.5)
-                await publish(port, messages=1600, points=points, tag=tag)
-                await asyncio.sleep(1)
-                await stack.settle(control)
+            async with stack.ingest(server.url, MQTT_URL=url, STATE_DIR=state) as child:
                 before = await _messages(control)
-                stored = asyncio.create_task(_until(control, before + messages))
+                await publish(port, messages=1600, points=points, tag=tag)
+                await _until(control, before + 1600)
+                await stack.settle(control)
+                stored = asyncio.create_task(_until(control, before + 1600 + messages))
                 done = await publish(port, messages=messages, points=points, tag=tag)
-                ended = await stored
-                sent_at = done["began"]
-                rate = messages * points / (ended - sent_at)
+                rate = messages * points / (await stored - done["began"])
     await control.close()
     none = max(none, 1.0)
-    limit = min(copy, none)
+    limit = len(os.sched_getaffinity(0)) / (bare_cost + points * copy.cost) * 1e6
     return [
         {
             "what": f"subscriber behind Mosquitto, QoS 1, {points} points a message",
             "points_per_second": round(rate),
-            "copy_rows_per_second": round(copy),
+            "copy_rows_per_second": round(copy.rate),
             "idle_subscriber_points_per_second": round(none),
-            "against_lower": round(rate / limit, 3),
+            "against_lower": round(rate / min(copy.rate, none), 3),
+            "broker_idle_subscriber_and_publisher_cpu_us_per_message": round(bare_cost, 2),
+            "limit_of_the_cores_points_per_second": round(points * limit),
+            "of_that_limit": round(rate / points / limit, 3),
         }
     ]
 
@@ -239,7 +252,7 @@ async def flood(
         if process.returncode is None:
             process.terminate()
         await process.communicate()
-        await asyncio.sleep(1)
+        await stack.drained(child)
         came = await _count(server.url) - before - len(flooded)
         alone += await _visible(server.url, port, seconds / 2)
     quiet, busy = _percentiles(alone), _percentiles(flooded)
@@ -338,10 +351,9 @@ async def run(quick: bool) -> list[Row]:
             rows += await throughput(server, points, messages * scale, rounds=1 if quick else 3)
             print(rows[-1], flush=True)
         full = rows[0]["messages_per_second"]
-        copy = {row["what"]: row["copy_rows_per_second"] for row in rows}
-        for points, messages in ((10, 20_000), (1, 40_000), (50, 5_000)):
-            limit = copy[f"endpoint, QoS 1, {points} points a message"]
-            rows += await through_broker(server, points, messages * scale, limit)
+        copied = [Copied(row["copy_rows_per_second"], row["copy_cpu_us_per_row"]) for row in rows]
+        for copy, points, messages in zip(copied, (10, 1, 50), (20_000, 40_000, 5_000), strict=True):
+            rows += await through_broker(server, points, messages * scale, copy)
             print(rows[-1], flush=True)
         for share in (20, 80):
             rows.append(await latency(server, full * share / 100, share, seconds=4 if quick else 12))
