@@ -25,7 +25,10 @@ class Copied(msgspec.Struct, frozen=True):
 async def copy_rate(
     server: EmbeddedPostgres, *, points: int, messages: int, connections: int, batch: int, first: int
 ) -> Copied:
-    """Write so many rows as fast as can be, in this process. `batch` is in messages; series numbers start at `first` so as to meet no other rows."""
+    """Write so many rows as fast as can be, from this process.
+
+    `batch` is in messages; series numbers start at `first` so as to meet no other rows.
+    """
     at = time.time_ns() // 1000
     devices = 800
     batches: list[bytes] = []
