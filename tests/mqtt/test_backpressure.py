@@ -56,6 +56,18 @@ async def test_keep_alives_are_answered_while_paused(endpoint: Any, sink: Any, c
     assert endpoint.counters.keep_alive_timeouts == 0
 
 
+async def test_keep_alives_are_answered_when_it_is_paused_again_and_again(
+    endpoint: Any, sink: Any, client: Any
+) -> None:
+    c = await client(endpoint, 4, keep_alive=10)
+    connection = next(iter(endpoint._connections))
+    for _ in range(5):  # half its keep-alive, and no pause of it is long
+        connection.hold_back()
+        endpoint.wheel.advance(1)
+        connection.let_go()
+    assert await c.receive() == pk.Pingresp()
+
+
 async def test_who_does_not_publish_is_heard_while_the_sink_is_full(
     endpoint: Any, sink: Any, client: Any
 ) -> None:

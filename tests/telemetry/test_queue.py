@@ -9,6 +9,7 @@ import uvloop
 
 from caudal.mqtt.ports import Inbound, Principal
 from caudal.telemetry.batch import Batch, Entry
+from caudal.telemetry.floods import PIECE_MESSAGES
 from caudal.telemetry.queue import Queue
 from caudal.telemetry.settings import IngestSettings
 
@@ -68,7 +69,7 @@ async def test_a_flood_is_restrained_while_others_are_heard() -> None:
     assert QUIET in tenants(quiet)
     assert QUIET not in tenants(flood)
     # Neither merged with those behind it, nor followed by another while it is written.
-    assert len(flood.entries) == SETTINGS.ingest_batch_size
+    assert len(flood.entries) == PIECE_MESSAGES
     queue.settled(quiet)
     waiting = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
@@ -83,7 +84,7 @@ async def test_a_flood_s_rest_does_not_hold_up_the_others() -> None:
     queue.settled(await queue.take(express=True))
     arrive(queue, QUIET, Source())
     queue.settled(await queue.take(express=True))
-    queue._rest_until = asyncio.get_running_loop().time() + 10
+    queue._floods.rest_until = asyncio.get_running_loop().time() + 10
     waiting = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
     arrive(queue, QUIET, Source())  # paced: due in some milliseconds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from . import packets as pk
 from .acks import PUBACKS
-from .codec import PINGRESP, decode, encode, encode_ack, encode_end
+from .codec import decode, encode, encode_ack, encode_end
 from .codes import MqttError, PacketType, Reason, protocol_error
 from .paced import MOMENTARY, PAUSE_OWN, PAUSE_SINK, Paced
 from .ports import Inbound, Principal
@@ -219,7 +219,7 @@ class Connection(Paced):
             raise protocol_error("packet before CONNACK")
         match packet:
             case pk.Pingreq():
-                self.write(PINGRESP)
+                self.answer_ping()
             case pk.Puback(number, reason):
                 session.acknowledged(number, reason)
             case pk.Pubrel(number):

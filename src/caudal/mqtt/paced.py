@@ -23,7 +23,7 @@ MOMENTARY = PAUSE_AUTH | PAUSE_TURN  # nothing that a device, or who looks at th
 class Paced(PacketStream):
     """The transport of a client's connection, and whether it is read. A subclass says what is read."""
 
-    __slots__ = ("_transport", "congested", "keep_alive", "paused", "session", "slot")
+    __slots__ = ("_transport", "answered", "congested", "keep_alive", "paused", "session", "slot")
 
     def __init__(self, wheel: Wheel, turns: Turns, counters: Counters, max_packet: int) -> None:
         super().__init__(wheel, turns, counters, max_packet)
@@ -31,6 +31,7 @@ class Paced(PacketStream):
         self.slot = -1
         self.keep_alive = 0
         self.paused = 0
+        self.answered = 0  # when it had an answer to a PINGREQ, asked for or not; by the wheel's clock
         self.congested = False
         self._transport: asyncio.Transport | None = None
 
@@ -80,7 +81,8 @@ class Paced(PacketStream):
             self.counters.paused += 1
             self.counters.pauses += 1
             if self.keep_alive:
-                self.wheel.add(self, self._ping_every)
+                # One that is paused again and again must not have to wait anew each time.
+                self.wheel.add(self, max(0, self._ping_every - (self.wheel.now - self.answered)))
 
     def resume(self, why: int) -> None:
         before = self.paused
@@ -109,6 +111,10 @@ class Paced(PacketStream):
         if not self.paused and not self.closed:
             self._transport.resume_reading()
 
+    def answer_ping(self) -> None:
+        self.answered = self.wheel.now
+        self.write(PINGRESP)
+
     @property
     def _ping_every(self) -> float:
         return max(1, min(10, self.keep_alive // 3 - 1))
@@ -127,7 +133,7 @@ class Paced(PacketStream):
             # Its PINGREQ may lie behind messages we do not read. An answer it has not asked for yet does no
             # harm to any client we know; silence would make it leave, and come back with all it has to say.
             if not self.congested:
-                self.write(PINGRESP)
+                self.answer_ping()
             self.wheel.add(self, self._ping_every)
         else:
             left = self.keep_alive * 1.5 - (self.wheel.now - self.seen)

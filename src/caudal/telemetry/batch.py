@@ -131,3 +131,27 @@ class Batch:
         self.days |= other.days
         self.heard.update(other.heard)
         self.gateways.update(other.gateways)
+
+    def cut(self, messages: int, size: int) -> Batch | None:
+        """Keep at most so many messages and bytes of rows, but one message in any case; the rest is returned.
+
+        None when there is no rest. What was heard goes with the rest: it is told once, when all is stored.
+        """
+        entries = self.entries
+        if len(entries) <= messages and self.size <= size:
+            return None
+        kept = bytes_ = 0
+        for entry in entries[:messages]:
+            if kept and bytes_ + len(entry.rows) > size:
+                break
+            bytes_ += len(entry.rows)
+            kept += 1
+        if kept == len(entries):
+            return None
+        rest = Batch()
+        rest.entries, self.entries = entries[kept:], entries[:kept]
+        rest.size, self.size = self.size - bytes_, bytes_
+        rest.told, rest.days = self.told, set(self.days)
+        rest.heard, self.heard = self.heard, {}
+        rest.gateways, self.gateways = self.gateways, {}
+        return rest

@@ -3,9 +3,7 @@
 Two lanes keep a tenant that floods from slowing the others. A tenant with more than its share in flight goes
 into the heavy lane, until it has far less again, and all others into the light one. A writer takes from each
 in turn, and one, the express writer, from the light lane alone; so a quiet tenant's message does not wait for
-a batch of the flood. While others have something to say, the flood has all writers but one, in batches that
-are not merged, with pauses between them: processor and disk are theirs as well. Far beyond its share a
-tenant's connections are not read for a while, so that it cannot fill the bound that everybody has in common.
+a batch of the flood. What a flood may have while others are heard is in `floods.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from caudal.mqtt.ports import Inbound, Origin
 from caudal.registry.entries import TenantEntry
 from caudal.registry.quotas import Limiter
 from caudal.telemetry.batch import Batch, Entry, Told
+from caudal.telemetry.floods import PIECE_BYTES, PIECE_MESSAGES, Floods
 from caudal.telemetry.settings import IngestSettings
 
 # What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
@@ -25,10 +24,6 @@ OVERHEAD = 400
 DAY_US = 86_400_000_000
 # Full batches that one transaction may take, when they queue up.
 MERGED = 4
-# While others are heard the flood is restrained, for so many seconds after each of their messages, and rests
-# after each batch for this part of the time that it took.
-RESTRAINED_SECONDS = 1.0
-REST = 0.5
 
 
 class _Lane:
@@ -69,21 +64,14 @@ class Queue:
 
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
-        self._share = max(settings.ingest_batch_size, settings.ingest_queue_max // 16)
-        self._most = max(2 * self._share, settings.ingest_queue_max // 4)
+        self._floods = Floods(settings)
         self._light, self._heavy = _Lane(), _Lane()
         self._heavy_next = False
-        self._floods: set[int] = set()
-        self._restrained_until = 0.0
-        self._rest_until = 0.0
-        self._heavy_writing = 0
         self._pace = settings.ingest_pace_ms / 1000
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # uvloop's handle of what is due at once cannot say
         self._idle: deque[asyncio.Future[None]] = deque()
         self._idle_express: deque[asyncio.Future[None]] = deque()
-        self._by_tenant: Counter[int] = Counter()
-        self._held_back: dict[int, set[Origin]] = {}
         self._metered: set[Origin] = set()
         self._messages_meter, self._points_meter = Limiter(0), Limiter(0)
         self._resume: list[Callable[[], None]] = []
@@ -120,23 +108,11 @@ class Queue:
 
     def batch_for(self, tenant: int) -> Batch:
         """The batch that this tenant's next entry goes into."""
-        lane = self._heavy if self._is_flood(tenant) else self._light
+        lane = self._heavy if self._floods.is_one(tenant) else self._light
         batch = lane.open
         if batch is None:
             batch = lane.open = Batch()
         return batch
-
-    def _is_flood(self, tenant: int) -> bool:
-        floods = self._floods
-        if self._by_tenant[tenant] > self._share:
-            floods.add(tenant)
-            return True
-        if not floods:
-            return False
-        if tenant in floods:
-            return True
-        self._restrained_until = asyncio.get_running_loop().time() + RESTRAINED_SECONDS
-        return False
 
     def add(self, entry: Entry, batch: Batch) -> None:
         """Put `entry`, that has `arrived`, into `batch`, which `batch_for` gave; a full batch is closed."""
@@ -150,10 +126,8 @@ class Queue:
         tenant = entry.lane = entry.tenant_id
         if entry.simple:
             batch.days.add(entry.oldest // DAY_US)
-        count = self._by_tenant[tenant] = self._by_tenant[tenant] + 1
-        if count > self._most:
-            self._hold_back(tenant, origin)
         self._close_full(batch)
+        self._floods.took(tenant, 1, origin)
 
     def add_run(self, run: Run) -> None:
         """As `arrived`, `meter` and `add`. A batch may exceed its bytes by what one read brought."""
@@ -173,10 +147,8 @@ class Queue:
             batch.size += sum([len(entry.rows) for entry in part])
             batch.days.update({entry.oldest // DAY_US for entry in part})
             batch.heard.update(run.heard)
-            self._by_tenant[number] += len(part)
             self._close_full(batch)
-        if self._by_tenant[number] > self._most:
-            self._hold_back(number, origin)
+            self._floods.took(number, len(part), origin)
 
     def _close_full(self, batch: Batch) -> None:
         settings = self._settings
@@ -185,13 +157,6 @@ class Queue:
                 if lane.open is batch:
                     lane.closed.append(batch)
                     lane.open = None
-
-    def _hold_back(self, tenant: int, origin: Origin) -> None:
-        hold = getattr(origin, "hold_back", None)
-        held = self._held_back.setdefault(tenant, set())
-        if hold is not None and origin not in held:
-            held.add(origin)
-            hold()
 
     def meter(self, tenant: TenantEntry, origin: Origin, points: int, *, messages: int = 1) -> None:
         """Charge messages to the quotas of its tenant; who has used them up is not read until they refill.
@@ -203,6 +168,8 @@ class Queue:
             wait = self._messages_meter.charge(tenant.id, messages, tenant.message_rate)
         if tenant.point_rate:
             wait = max(wait, self._points_meter.charge(tenant.id, points, tenant.point_rate))
+        if wait:
+            self._floods.exceeds(tenant.id)
         hold = getattr(origin, "hold_back", None)
         if wait and hold is not None and origin not in self._metered:
             self._metered.add(origin)
@@ -215,7 +182,7 @@ class Queue:
             self._messages_meter.debt(tenant.id, tenant.message_rate),
             self._points_meter.debt(tenant.id, tenant.point_rate),
         )
-        return max(wait, 1.0) if self._by_tenant[tenant.id] > self._most else wait
+        return max(wait, 1.0) if self._floods.in_flight[tenant.id] > self._floods.most else wait
 
     def _refilled(self, origin: Origin) -> None:
         self._metered.discard(origin)
@@ -232,7 +199,7 @@ class Queue:
             return
         now = asyncio.get_running_loop().time()
         for_express = light.ready(now)
-        ready = for_express + (heavy.ready(now) if self._may_write_heavy(now) else 0)
+        ready = for_express + (heavy.ready(now) if self._floods.may_write(now) else 0)
         for idle in (self._idle, self._idle_express):
             while ready and idle and (idle is self._idle or for_express):
                 waiter = idle.popleft()
@@ -246,8 +213,8 @@ class Queue:
         """For what waits for its time alone."""
         light, heavy = self._light, self._heavy
         times = [lane.next_open for lane in (light, heavy) if lane.filling and lane.next_open > now]
-        if (heavy.closed or heavy.filling) and self._rest_until > now:
-            times.append(self._rest_until)
+        if (heavy.closed or heavy.filling) and self._floods.rest_until > now:
+            times.append(self._floods.rest_until)
         if not times:
             return
         at = min(times)
@@ -262,11 +229,6 @@ class Queue:
         self._timer = None
         self.wake()
 
-    def _may_write_heavy(self, now: float) -> bool:
-        if now >= self._restrained_until:
-            return True
-        return self._heavy_writing < max(1, self._settings.ingest_writers - 1) and now >= self._rest_until
-
     async def take(self, *, express: bool = False) -> Batch:
         """The next batch to store; for the express writer, the next of the light lane.
 
@@ -279,16 +241,22 @@ class Queue:
         while True:
             now = loop.time()
             for lane in (self._light,) if express else self._in_turn():
-                if not lane.ready(now) or (lane is self._heavy and not self._may_write_heavy(now)):
+                if not lane.ready(now) or (lane is self._heavy and not self._floods.may_write(now)):
                     continue
                 batch = self._merged(lane, now) if lane.closed else lane.open
+                restrained = lane is self._heavy and self._floods.restrained(now)
                 if batch is lane.open:
                     lane.open = None
-                    lane.next_open = now + self._pace
+                    # A flood that is held down has its rests instead.
+                    lane.next_open = 0.0 if restrained else now + self._pace
                 assert batch is not None
                 if lane is self._heavy:
+                    if restrained:
+                        rest = batch.cut(PIECE_MESSAGES, PIECE_BYTES)
+                        if rest is not None:
+                            lane.closed.appendleft(rest)
                     batch.heavy_since = now
-                    self._heavy_writing += 1
+                    self._floods.begins()
                 return batch
             waiter = loop.create_future()
             (self._idle_express if express else self._idle).append(waiter)
@@ -305,7 +273,7 @@ class Queue:
         while (
             lane.closed
             and not self._idle
-            and not (lane is self._heavy and now < self._restrained_until)
+            and not (lane is self._heavy and self._floods.restrained(now))
             and len(batch.entries) < MERGED * settings.ingest_batch_size
             and batch.size + lane.closed[0].size <= settings.ingest_batch_bytes
         ):
@@ -318,23 +286,16 @@ class Queue:
 
     def settled(self, batch: Batch) -> None:
         """Everything in `batch` is committed and acknowledged: make room."""
-        by_tenant = self._by_tenant
+        floods = self._floods
         self.bytes -= sum([entry.cost for entry in batch.entries])
-        for tenant, count in Counter([entry.lane for entry in batch.entries]).items():
-            by_tenant[tenant] -= count
-            if by_tenant[tenant] <= self._share // 4:
-                self._floods.discard(tenant)
-        if batch.heavy_since:
-            now = asyncio.get_running_loop().time()
-            self._heavy_writing -= 1
-            self._rest_until = now + REST * (now - batch.heavy_since)
-            self.wake()
         self.messages -= len(batch.entries)
-        for tenant in [tenant for tenant in self._held_back if by_tenant[tenant] <= self._most // 2]:
-            for origin in self._held_back.pop(tenant):
-                origin.let_go()  # type: ignore[attr-defined]  # only those that can be held back are here
+        floods.settled(Counter([entry.lane for entry in batch.entries]))
+        if batch.heavy_since:
+            floods.ends(batch.heavy_since)
+            self.wake()
+        floods.let_go()
         if self.messages == 0:
-            by_tenant.clear()
+            floods.in_flight.clear()
             self.empty.set()
         settings = self._settings
         # Half empty before the doors open again, so that they do not flap.
