@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caudal.insight.rollups import BUSY, FEW
 from caudal.telemetry import invalidation
 from caudal.telemetry.rows import head, other, pack_double, pack_numbers, tail, times
 
@@ -206,6 +207,22 @@ async def test_a_mark_holds_for_its_epoch_and_no_longer(world: World) -> None:
     assert await hours(world, series) == {late: 6}
     await world.refresher.settle()
     assert await kept(world, series) == {late: 6}
+
+
+async def test_a_replay_that_is_met_gets_small_steps(world: World) -> None:
+    tenant = await world.tenant("a")
+    late = [EDGE - hours * HOUR for hours in range(10, 10 + BUSY // 2)]
+    ids = [await world.series(tenant, name) for name in ("one", "two")]
+    await world.put_threshold(EDGE)
+    await world.store([(series, at, 1.0, None, None, 0) for series in ids for at in late])
+    step = await world.refresher.step()
+    assert (step.made, step.more, step.taken) == (FEW, True, BUSY)
+    # What is left when nobody marks any more is made in steps as large as ever.
+    step = await world.refresher.step()
+    assert step.made > FEW
+    assert step.taken == 0
+    await world.refresher.settle()
+    assert [len(await kept(world, series)) for series in ids] == [len(late)] * 2
 
 
 async def test_a_writer_that_relies_on_its_mark_is_waited_for(world: World) -> None:

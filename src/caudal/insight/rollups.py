@@ -21,6 +21,8 @@ log = logs.get("rollups")
 LEAST, MOST = 50, 20_000
 BUSY = 1000
 """Marks in one turn from which on somebody is taken to be replaying, and the machine to be theirs."""
+FEW = 50
+"""Hours that a step makes at most while that is so: it is over before a batch of theirs is late for it."""
 SHARE_BUSY, SHARE = 0.1, 0.5
 """Of the time that is worked while that is so, and otherwise."""
 
@@ -89,7 +91,9 @@ class Refresher:
             await self._pool.fetchval("select caudal.rollup_turn()")
         except asyncpg.LockNotAvailableError:
             log.warning("a writer holds its transaction open; its marks and later ones wait")
-        row = await self._pool.fetchrow("select * from caudal.rollup_step($1, $2)", self._budget, self._after)
+        row = await self._pool.fetchrow(
+            "select * from caudal.rollup_step($1, $2, $3, $4)", self._budget, self._after, BUSY, FEW
+        )
         if row and row["next"] is not None:
             self._after = row["next"]
         made = row["made"] or 0 if row else 0

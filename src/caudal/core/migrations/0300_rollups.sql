@@ -430,10 +430,11 @@ end $$;
 
 -- One bounded piece of work: takes up the writers' marks, makes at most p_budget hours anew with their minutes
 -- and days. It goes round by series, from p_after on, so that one who marks without end does not keep the others
--- waiting. Returns the hours made, whether more wait, where to go on, and how many marks were taken up; null when
--- another refresher is at work.
-create function caudal.rollup_step(p_budget int, p_after int, out made int, out more boolean, out next int,
-                                   out taken int)
+-- waiting. Who finds p_busy marks or more meets a replay, and makes p_few hours at most: the machine is its, and
+-- what is folded now is stale again in a moment. Returns the hours made, whether more wait, where to go on, and how
+-- many marks were taken up; null when another refresher is at work.
+create function caudal.rollup_step(p_budget int, p_after int, p_busy int default 2147483647, p_few int default 50,
+                                   out made int, out more boolean, out next int, out taken int)
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
   ids int[]; hrs timestamptz[]; all_ids int[]; all_hrs timestamptz[];
@@ -453,6 +454,7 @@ begin
       on conflict do nothing
   )
   select coalesce(sum(cardinality(series)), 0) from gone into taken;
+  if taken >= p_busy then p_budget := least(p_budget, p_few); end if;
   with gone as (
     delete from caudal.rollup_stale s
     using (select series, hour from caudal.rollup_stale where series > p_after order by series, hour limit p_budget) p
@@ -542,13 +544,13 @@ end $$;
 create trigger recut_days after update of time_zone on caudal.tenant for each row
   when (old.time_zone is distinct from new.time_zone) execute function caudal.recut_days();
 
-revoke execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
+revoke execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int, int, int),
   caudal.rollup_advance(timestamptz, interval), caudal.rollup_days(int[], timestamptz[]), caudal.recut_days(),
   caudal.fold_samples(int[], timestamptz, timestamptz, interval), caudal.stale_hours(int[], timestamptz, timestamptz),
   caudal.hours_of(int[], timestamptz, timestamptz), caudal.minutes_of(int[], timestamptz, timestamptz),
   caudal.merge_days(int[], text, date, date), caudal.days_of(int[], text, date, date),
   caudal.last_before(int[], timestamptz), caudal.rollup_turn(), caudal.replacement_changed(),
   caudal.day_start(date, text) from public;
-grant execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int),
+grant execute on function caudal.rollup_edge(), caudal.invalidate(int[], int[]), caudal.rollup_step(int, int, int, int),
   caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval) to caudal_ingest;
 grant execute on function caudal.day_start(date, text) to caudal_app, caudal_reader;

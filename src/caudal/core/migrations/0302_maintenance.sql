@@ -92,5 +92,5 @@ revoke execute on function caudal.ensure_partitions(int), caudal.apply_retention
 grant execute on function caudal.ensure_partitions(int), caudal.apply_retention(int),
   caudal.apply_tenant_retention(int, int), caudal.prune_dead_letters(int, int), caudal.rollup_threshold_now(),
   caudal.compressible_chunks(int), caudal.compress_chunk(text),
-  caudal.rollup_step(int, int), caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval),
+  caudal.rollup_step(int, int, int, int), caudal.rollup_turn(), caudal.rollup_advance(timestamptz, interval),
   caudal.measure_usage(boolean) to caudal_upkeep;
