@@ -25,6 +25,7 @@ from caudal.core.eventlog.settings import LogSettings
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.messaging.file_settings import FileSettings
+from caudal.messaging.realtime_settings import RealtimeSettings
 from caudal.messaging.settings import MessagingSettings
 from caudal.registry.access import AccessSettings
 from caudal.registry.mosquitto import MosquittoSettings
@@ -105,6 +106,7 @@ class Site:
             )
         )
         await files.add(self.life, made, FileSettings(files_url=self.folder))
+        await files.add_sockets(self.life, made, RealtimeSettings())
         sandbox = Sandbox("127.0.0.1", 0)
         await sandbox.start(self.life)
         demo.populate(sandbox.world)

@@ -62,6 +62,13 @@ async def test_an_evening_of_chat(platform: Any, tmp_path: Path) -> None:
             await platform.until(lambda: platform.admin.fetchval("select count(*) = 1 from caudal.file"))
             typed.send_text("/nonsense\r")
             await says("There is no /nonsense")
+            # Of what failed, history says why.
+            await platform.admin.execute(
+                "update caudal.message set status = 'FAILED', reason = 'no such number'"
+                " where content = 'hello there'"
+            )
+            typed.send_text("/more\r")
+            await says("✗ no such number")
             typed.send_text("/quit\r")
             async with asyncio.timeout(30):
                 await running

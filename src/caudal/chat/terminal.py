@@ -244,6 +244,8 @@ class Terminal:
             line.append(f"  [file {message.file_id}{f', {size:,} bytes' if size else ''}]", style="blue")
         if own:
             line.append(f"  {MARKS.get(message.status, '')}", style="dim")
+            if message.reason:
+                line.append(f" {shown(message.reason)}", style="red")
         self._console.print(line)
 
     def _say(self, text: str, style: str) -> None:

@@ -193,7 +193,15 @@ def history(chat: Chat, conversation: str, limit: int, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(one.message_id, one.sender_id, one.status, one.content) for one in found]
+    rows = [
+        (
+            one.message_id,
+            one.sender_id,
+            f"{one.status}: {one.reason}" if one.reason else one.status,
+            one.content,
+        )
+        for one in found
+    ]
     print_table(conversation, ("message", "sender", "status", "content"), rows)
 
 

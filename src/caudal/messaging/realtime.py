@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -182,6 +182,19 @@ class Hub:
             raise
         else:
             self._ended.labels("client").inc()
+        finally:
+            self._close(person, connection)
+
+    async def news(self, person: Person) -> AsyncGenerator[None, None]:
+        """At once, and then each time there is something new for a person, who reads it elsewhere: nothing
+        counts as delivered by this. It takes the place of a socket. Raises Closed when there is none."""
+        connection = self._open(person)
+        try:
+            while True:
+                connection.wake.clear()
+                connection.last = await self._patiently(lambda: self._begin(person, None))
+                yield
+                await connection.wake.wait()
         finally:
             self._close(person, connection)
 

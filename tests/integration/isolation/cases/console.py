@@ -76,6 +76,7 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/points/{point_id}/replacements/{replacement_id}/withdraw": {"own": ENDED},
     "GET /console/history.json": {"query": {"points": "{point_id}"}},
     "GET /console/conversations": {"query": {"q": "x"}},
+    "GET /console/conversations/news": {"stream": True},
     "GET /console/conversations/thread": {
         "query": {"name": "{conversation_id}"}},
     "POST /console/conversations/join": {"body": {"$form": {"name": "{conversation_id}"}}, "own": ENDED},

@@ -239,6 +239,35 @@
   if (document.readyState === "complete") stream();
   else addEventListener("DOMContentLoaded", stream);
 
+  // a thread is fetched again when there is news; a browser has few lines, so a page that nobody looks at keeps none
+  const listen = () => {
+    const place = document.querySelector("[data-news]");
+    if (!place) return;
+    let source = null;
+    const turn = (on) => {
+      if (on === Boolean(source)) return;
+      if (!on) {
+        source.close();
+        source = null;
+        return;
+      }
+      const mine = (source = new EventSource(place.dataset.news));
+      mine.onmessage = () => document.body.dispatchEvent(new Event("news"));
+      mine.onerror = () => {
+        // Refused: what refreshes itself says why; we try again later.
+        if (mine.readyState !== EventSource.CLOSED || mine !== source) return;
+        source = null;
+        setTimeout(() => turn(!document.hidden), 10000);
+      };
+    };
+    turn(!document.hidden);
+    document.addEventListener("visibilitychange", () => turn(!document.hidden));
+    addEventListener("pagehide", () => turn(false));
+    addEventListener("pageshow", ({ persisted }) => persisted && turn(true));
+  };
+  if (document.readyState === "complete") listen();
+  else addEventListener("DOMContentLoaded", listen);
+
   // a file goes up when it is chosen; the form that follows names it
   document.addEventListener("change", (event) => {
     const place = event.target;
