@@ -64,6 +64,9 @@ end $$;
 """  # noqa: E501
 
 
+NO_NUMBER = 'points[0].v (of "temperature", declared num) is an object, and must be a number'
+
+
 async def seed(pool: Any) -> None:
     """Fill the tenant `acme`, which is there already."""
     await pool.execute(SEED)
@@ -75,14 +78,16 @@ async def seed(pool: Any) -> None:
     await Refresher(pool, Metrics()).settle()
     tenant = await pool.fetchval("select id from caudal.tenant where name = 'acme'")
     rubbish = [
-        ("bad_json", "The payload is no JSON.", "", b'{"schema": "v1", "points": [', "sensor-1"),
-        ("bad_value", "A value is neither number nor truth.", "/points/0/v",
-         b'{"schema":"v1","ts":"2026-11-20T08:00:00Z","points":[{"p":"temperature","v":{"x":1}}]}',
+        ("json", "no JSON from byte 28 on: Expecting value", "byte 28", b'{"schema": "v1", "points": [',
+         "sensor-1"),
+        ("value", NO_NUMBER, "/points/0/v",
+         b'{"schema":"v1","ts":"2026-11-20T08:00:00Z","points":[{"name":"temperature","v":{"x":1}}]}',
          "sensor-2"),
-        ("bad_value", "A value is neither number nor truth.", "/points/0/v",
-         b'{"schema":"v1","ts":"2026-11-20T08:05:00Z","points":[{"p":"temperature","v":[]}]}', "sensor-2"),
-        ("unknown_format", "Nothing here reads this.", "", HOSTILE.encode(), HOSTILE[:60]),
-        ("bad_json", "The payload is no JSON.", "", bytes(range(256)), "sensor-4"),
+        ("value", NO_NUMBER, "/points/0/v",
+         b'{"schema":"v1","ts":"2026-11-20T08:05:00Z","points":[{"name":"temperature","v":{}}]}', "sensor-2"),
+        ("unknown_format", "text is not any format that this topic is for (senml, v1)", "",
+         HOSTILE.encode(), HOSTILE[:60]),
+        ("encoding", "byte 128 is no UTF-8: invalid start byte", "byte 128", bytes(range(256)), "sensor-4"),
     ]  # fmt: skip
     await pool.executemany(
         "insert into caudal.dead_letter(tenant_id, tenant_name, device_name, topic, payload, reason,"

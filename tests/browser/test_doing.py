@@ -133,6 +133,17 @@ async def _dead_letters(site: Site, *payloads: str) -> list[int]:
     return [row["id"] for row in rows]
 
 
+def test_why_letters_are_dead_is_said_in_portuguese(window: Callable[..., Window]) -> None:
+    page = window("vera", locale="pt-BR").go("/console/dead-letters")
+    said = page.locator("#list").inner_text()
+    assert 'points[0].v (de "temperature", declarado num) é um objeto; deve ser um número' in said
+    assert "o byte 128 não é UTF-8" in said
+    page.get_by_role("link", name="Valor inválido").last.click()
+    assert "deve ser um número" in page.locator(".notice").first.inner_text()
+    # Nothing there is English and not called so.
+    assert page.locator("main .notice [lang=en]").count() == 0
+
+
 def test_a_dead_letter_is_corrected_tried_and_put_back(window: Callable[..., Window], site: Site) -> None:
     (number,) = site.run(_dead_letters(site, BAD))
     page = window("ana").go(f"/console/dead-letters/{number}")

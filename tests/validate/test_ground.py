@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 
+from caudal.app.validate import ground
 from caudal.app.validate.ground import MARK, TABLES, _children_first, prepared
 from caudal.core.errors import Conflict, Unavailable
 from caudal.registry.tenants import create_tenant
@@ -53,6 +55,30 @@ async def test_bytes_wait_for_the_sweep_and_the_tenant_does_not(
     assert [tuple(row) for row in await pool.fetch("select path, tenant_id from caudal.object_intent")] == [
         ("probe/f", None)
     ]
+
+
+async def test_what_is_on_its_way_to_a_router_is_waited_for(
+    database_url: str, pool: asyncpg.Pool[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    async def look(_: float) -> None:
+        looks.append(await pool.fetchval("select count(*) from caudal.message where routed_at is null"))
+        if len(looks) == 4:
+            await pool.execute("update caudal.message set routed_at = now()")
+
+    async with prepared(database_url, "probe") as made:
+        conversation = await pool.fetchval(
+            "insert into caudal.conversation(tenant_id, name) values ($1, 'c') returning id", made.tenant_id
+        )
+        await pool.execute(
+            "insert into caudal.message(id, tenant_id, conversation_id, place, sender, content, sent_at)"
+            " values (gen_random_uuid(), $1, $2, 1, 'x', 'y', now())",
+            made.tenant_id, conversation,
+        )  # fmt: skip
+        monkeypatch.setattr(ground, "asyncio", SimpleNamespace(sleep=look))
+    assert looks == [1] * 4
+    assert await pool.fetchval("select count(*) from caudal.message") == 0
 
 
 async def test_what_a_killed_run_left_is_removed_by_the_next(

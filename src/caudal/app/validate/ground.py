@@ -150,16 +150,17 @@ async def remove(admin: asyncpg.Pool[Any], number: int) -> int:
 
 
 async def _quiet(admin: asyncpg.Pool[Any], number: int) -> None:
-    """Wait until nothing is being stored for the tenant any more (at most 10 s)."""
+    """Wait until nothing is being stored for the tenant any more, and nothing of it is on its way to a router
+    (which would find a record without its message); at most 10 s."""
     before: object = None
     for _ in range(20):
-        now = await admin.fetchval(
-            "select sum(messages) from caudal.ledger where tenant_id = $1", number
-        ), await admin.fetchval(
-            "select count(*) from caudal.message where tenant_id = $1 and routed_at is null and not waiting",
+        now = await admin.fetchval("select sum(messages) from caudal.ledger where tenant_id = $1", number)
+        on_their_way = await admin.fetchval(
+            "select exists (select from caudal.message"
+            " where tenant_id = $1 and routed_at is null and not waiting)",
             number,
-        )  # fmt: skip
-        if now == before:
+        )
+        if now == before and not on_their_way:
             return
         before = now
         await asyncio.sleep(0.5)
