@@ -134,7 +134,7 @@ async def _dead_letters(site: Site, *payloads: str) -> list[int]:
 
 
 def test_why_letters_are_dead_is_said_in_portuguese(window: Callable[..., Window]) -> None:
-    page = window("vera", locale="pt-BR").go("/console/dead-letters")
+    page = window("ana", locale="pt-BR").go("/console/dead-letters")
     said = page.locator("#list").inner_text()
     assert 'points[0].v (de "temperature", declarado num) é um objeto; deve ser um número' in said
     assert "o byte 128 não é UTF-8" in said
