@@ -54,6 +54,14 @@ async def test_a_tenant_and_its_owner(running_api: Any, shell: Shell) -> None:
         people.command, "add", "ben", "--tenant", "acme", "--role", "owner"
     )
     assert "Nobody" in await shell.run(people.command, "reset-password", "nobody", status=2)
+    # A script reads names, not places in a line.
+    said = await shell.run(tenant.command, "create", "gamma", "--owner", "gil@example.com", "--json")
+    found = msgspec.json.decode(said)
+    assert (found.keys(), found["owner"]) == ({"tenant", "owner", "password"}, "gil@example.com")
+    assert await sign_in(running_api, "gil@example.com", found["password"]) == 200
+    said = await shell.run(people.command, "reset-password", "gil@example.com", "--json")
+    assert await sign_in(running_api, "gil@example.com", msgspec.json.decode(said)["password"]) == 200
+    assert "none" in await shell.run(reader.command, "list", "--tenant", "gamma")
     listed = await shell.run(people.command, "list", "--tenant", "acme")
     assert "ana@example.com" in listed
     assert "ben" in listed

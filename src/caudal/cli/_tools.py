@@ -72,6 +72,29 @@ def print_json(value: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def print_made(as_json: bool, **fields: str | None) -> None:
+    """What was made or changed, a name and a value a line; None is left out."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if as_json:
+        print_json(given)
+        return
+    for name, value in given.items():
+        click.echo(f"{name} {value}")
+
+
+def print_list(title: str, lines: Sequence[msgspec.Struct], as_json: bool) -> None:
+    """Structs of one kind as a table, a column for each field, or as JSON."""
+    if as_json:
+        print_json(lines)
+        return
+    names = type(lines[0]).__struct_fields__ if lines else ()
+    print_table(
+        title if lines else f"{title}: none",
+        [name.replace("_", " ") for name in names],
+        [[getattr(line, name) for name in names] for line in lines],
+    )
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on stdout; what people and devices wrote is shown as text, whatever it holds."""
     table = Table(title=Text(title), title_justify="left")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caudal.cli._tools import data_option, json_option, print_json, print_table
+from caudal.cli._tools import data_option, json_option, print_list, print_made
 from caudal.cli.tenant import act
 from caudal.registry.permissions import Role
 
@@ -24,14 +24,7 @@ def command() -> None:
 @json_option
 def list_people(tenant: str | None, data: Path | None, as_json: bool) -> None:
     """Show who belongs where."""
-    lines = act(data, lambda found: found.people(tenant))
-    if as_json:
-        print_json(lines)
-        return
-    print_table(
-        "People", ("user name", "e-mail", "tenant", "role", "status", "locked until"),
-        [(p.username, p.email, p.tenant, p.role, p.status, p.locked_until) for p in lines],
-    )  # fmt: skip
+    print_list("People", act(data, lambda found: found.people(tenant)), as_json)
 
 
 @command.command()
@@ -39,10 +32,11 @@ def list_people(tenant: str | None, data: Path | None, as_json: bool) -> None:
 @click.option("--tenant", required=True, help="Where they belong from now on.")
 @click.option("--role", type=ROLE, default="viewer", show_default=True)
 @data_option
-def add(login: str, tenant: str, role: str, data: Path | None) -> None:
+@json_option
+def add(login: str, tenant: str, role: str, data: Path | None, as_json: bool) -> None:
     """Add somebody by user name or e-mail. A new person's password is printed once."""
     password = act(data, lambda found: found.add_person(login, tenant, Role(role)))
-    click.echo(f"{login} is {role} of {tenant}" + ("" if password is None else f"\npassword {password}"))
+    print_made(as_json, login=login, role=role, tenant=tenant, password=password)
 
 
 @command.command("role")
@@ -63,11 +57,13 @@ def set_role(login: str, role: str, tenant: str, data: Path | None) -> None:
 def remove(login: str, tenant: str, data: Path | None) -> None:
     """Take somebody out of a tenant."""
     act(data, lambda found: found.set_role(login, tenant, None))
+    click.echo(f"{login} is out of {tenant}")
 
 
 @command.command("reset-password")
 @click.argument("login")
 @data_option
-def reset_password(login: str, data: Path | None) -> None:
+@json_option
+def reset_password(login: str, data: Path | None, as_json: bool) -> None:
     """Give somebody a new password, printed once; it ends their sessions and a lock-out."""
-    click.echo(f"password {act(data, lambda found: found.reset_password(login))}")
+    print_made(as_json, password=act(data, lambda found: found.reset_password(login)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caudal.cli._tools import data_option, json_option, print_json, print_table
+from caudal.cli._tools import data_option, json_option, print_list, print_made
 from caudal.cli.tenant import act
 
 
@@ -21,21 +21,18 @@ def command() -> None:
 @json_option
 def list_readers(tenant: str | None, data: Path | None, as_json: bool) -> None:
     """Show all."""
-    lines = act(data, lambda found: found.readers(tenant))
-    if as_json:
-        print_json(lines)
-        return
-    print_table("Readers", ("login", "tenant", "made"), [(r.role, r.tenant, r.created_at) for r in lines])
+    print_list("Readers", act(data, lambda found: found.readers(tenant)), as_json)
 
 
 @command.command()
 @click.argument("name")
 @click.option("--tenant", required=True, help="Whose rows it reads.")
 @data_option
-def create(name: str, tenant: str, data: Path | None) -> None:
+@json_option
+def create(name: str, tenant: str, data: Path | None, as_json: bool) -> None:
     """Make one; its password is printed once."""
     made = act(data, lambda found: found.create_reader(tenant, name))
-    click.echo(f"login {made.role}\npassword {made.password}")
+    print_made(as_json, login=made.role, password=made.password)
 
 
 @command.command()
@@ -45,3 +42,4 @@ def create(name: str, tenant: str, data: Path | None) -> None:
 def drop(name: str, tenant: str, data: Path | None) -> None:
     """Withdraw one and end its connections."""
     act(data, lambda found: found.drop_reader(tenant, name))
+    click.echo(f"{name} reads nothing of {tenant} any more")

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from caudal.app.administration import Administrator, administrator
 from caudal.app.tools import Installation
-from caudal.cli._tools import data_option, json_option, print_json, print_table, run
+from caudal.cli._tools import data_option, json_option, print_json, print_made, print_table, run
 from caudal.registry.administration import Quota, TenantLine
 
 T = TypeVar("T")
@@ -88,12 +88,11 @@ def list_tenants(data: Path | None, as_json: bool) -> None:
 @click.option("--display-name", help="The name on screens.")
 @click.option("--owner", metavar="EMAIL", help="Its first owner; a new person's password is printed once.")
 @data_option
-def create(name: str, display_name: str | None, owner: str | None, data: Path | None) -> None:
+@json_option
+def create(name: str, display_name: str | None, owner: str | None, data: Path | None, as_json: bool) -> None:
     """Make one. NAME is what stands on topics."""
     password = act(data, lambda found: found.create_tenant(name, display_name, owner))
-    click.echo(f"tenant {name}")
-    if owner is not None:
-        click.echo(f"owner {owner}" + ("" if password is None else f"\npassword {password}"))
+    print_made(as_json, tenant=name, owner=owner, password=password)
 
 
 @command.command()
@@ -125,6 +124,7 @@ def quota(
 def suspend(name: str, data: Path | None) -> None:
     """Shut one out until `resume`: nobody signs in, no device comes in, nothing is read from it."""
     act(data, lambda found: found.set_status(name, "suspended"))
+    click.echo(f"{name} is suspended; `caudal tenant resume {name}` lets it work again")
 
 
 @command.command()
@@ -133,6 +133,7 @@ def suspend(name: str, data: Path | None) -> None:
 def resume(name: str, data: Path | None) -> None:
     """Let a suspended one work again."""
     act(data, lambda found: found.set_status(name, "active"))
+    click.echo(f"{name} works again")
 
 
 @command.command("unknown-devices")
@@ -142,3 +143,4 @@ def resume(name: str, data: Path | None) -> None:
 def unknown_devices(name: str, policy: Any, data: Path | None) -> None:
     """Say what happens to devices that nobody registered."""
     act(data, lambda found: found.set_policy(name, policy))
+    click.echo(f"unknown devices of {name}: {policy}")

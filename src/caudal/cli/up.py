@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from caudal.app.process import run_process
 from caudal.app.up import Platform
@@ -28,7 +27,10 @@ from caudal.core.lifecycle import Lifecycle
     help="Processes that take telemetry in: they share the MQTT port, or the subscription.",
 )  # fmt: skip
 def command(data: Path, demo: bool, host: str, ingest: int) -> None:
-    """Start the whole platform: PostgreSQL, the MQTT endpoint, the API, and all the rest. Ctrl-C stops it."""
+    """Start the whole platform: PostgreSQL, the MQTT endpoint, the API, and all the rest. Ctrl-C stops it.
+
+    With DATABASE_URL it uses that PostgreSQL, with MQTT_URL it subscribes at that broker, not its own.
+    """
     console = Console()
     began = time.monotonic()
     platform = Platform(data, demo=demo, host=host, environ=os.environ, ingest=ingest)
@@ -36,12 +38,13 @@ def command(data: Path, demo: bool, host: str, ingest: int) -> None:
     async def start(life: Lifecycle) -> None:
         with console.status("Starting") as status:
             await platform.start(life, status.update)
-        table = Table(title=f"Caudal is up ({time.monotonic() - began:.1f} s)", title_justify="left")
-        table.add_column("endpoint")
-        table.add_column("address", overflow="fold")
+        console.print(f"[bold]Caudal is up[/bold] ({time.monotonic() - began:.1f} s)")
         for name, address in platform.endpoints.items():
-            table.add_row(name.replace("_url", "").replace("_", " "), address)
-        console.print(table)
+            # Whole on its line, however narrow the terminal: it is there to be copied.
+            console.print(
+                f"  {name.removesuffix('_url').replace('_', ' '):<18} {address}",
+                soft_wrap=True, markup=False, highlight=False,
+            )  # fmt: skip
         if platform.owner:
             console.print(
                 f"Sign in as [bold]{platform.owner.email}[/bold] with [bold]{platform.owner.password}[/bold]"

@@ -13,18 +13,16 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
-from caudal.core.errors import Conflict, InvalidInput
+from caudal.core.errors import Conflict, InvalidInput, NotFound
 from caudal.registry import audit, installation, people
 from caudal.registry.installation import Status
 from caudal.registry.mail import Post
 from caudal.registry.permissions import Action, Role
-from caudal.registry.principal import Principal
 from caudal.registry.settings import PeopleSettings
 from caudal.registry.tenants import NAME
 from caudal.web.console import forms
 from caudal.web.console.people import checked_email, mail_invitation
 from caudal.web.console.view import View
-from caudal.web.door import Door
 from caudal.web.guards import requires
 from caudal.web.inject import Caller, Database, Given
 from caudal.web.installation import runs_installation
@@ -154,44 +152,33 @@ async def limit_tenant(
     return view.go(f"/console/installation/tenants/{tenant_id}", done="saved")
 
 
-async def _set_status(
-    request: Request[Any, Any, Any], tenant_id: int, door: Door, principal: Principal, status: Status
-) -> None:
+DEEDS: dict[str, tuple[Status, str]] = {
+    "suspend": ("suspended", "suspended"),
+    "resume": ("active", "resumed"),
+}
+
+
+@post("/installation/tenants/{tenant_id:int}/{deed:str}", guards=SUSPEND, status_code=200)
+async def set_status(
+    request: Request[Any, Any, Any],
+    tenant_id: FromPath[int],
+    deed: FromPath[str],
+    view: Given[View],
+    door: Database,
+    principal: Caller,
+    people_settings: Given[PeopleSettings],
+) -> Response[str]:
+    """Shut a tenant out, what it has staying; or let it work again."""
+    runs_installation(principal, people_settings)
+    if deed not in DEEDS:
+        raise NotFound("There is no page at this address.")
+    status, done = DEEDS[deed]
     reason = forms.texts(await request.form()).get("reason", "").strip()
     if len(reason) > 500 or not reason.isprintable():
         raise InvalidInput("reason: one line of at most 500 characters.")
     async with door.write() as connection:
         await installation.set_status(connection, principal, tenant_id, status, reason=reason)
+    return view.go(f"/console/installation/tenants/{tenant_id}", done=done)
 
 
-@post("/installation/tenants/{tenant_id:int}/suspend", guards=SUSPEND, status_code=200)
-async def suspend(
-    request: Request[Any, Any, Any],
-    tenant_id: FromPath[int],
-    view: Given[View],
-    door: Database,
-    principal: Caller,
-    people_settings: Given[PeopleSettings],
-) -> Response[str]:
-    """Shut a tenant out; what it has stays."""
-    runs_installation(principal, people_settings)
-    await _set_status(request, tenant_id, door, principal, "suspended")
-    return view.go(f"/console/installation/tenants/{tenant_id}", done="suspended")
-
-
-@post("/installation/tenants/{tenant_id:int}/resume", guards=SUSPEND, status_code=200)
-async def resume(
-    request: Request[Any, Any, Any],
-    tenant_id: FromPath[int],
-    view: Given[View],
-    door: Database,
-    principal: Caller,
-    people_settings: Given[PeopleSettings],
-) -> Response[str]:
-    """Let a suspended tenant work again."""
-    runs_installation(principal, people_settings)
-    await _set_status(request, tenant_id, door, principal, "active")
-    return view.go(f"/console/installation/tenants/{tenant_id}", done="resumed")
-
-
-ROUTES = [tenant_list, tenant_page, make_tenant, limit_tenant, suspend, resume]
+ROUTES = [tenant_list, tenant_page, make_tenant, limit_tenant, set_status]

@@ -64,9 +64,8 @@ CASES: dict[str, dict[str, Any]] = {
     "POST /console/installation/tenants": {
         "body": {"$form": {"name": "new", "email": "x@example.com"}}, "own": (404,)},
     "GET /console/installation/tenants/{tenant_id}": {"own": (404,)},
-    "POST /console/installation/tenants/{tenant_id}/suspend": {
+    "POST /console/installation/tenants/{tenant_id}/{deed}": {
         "body": {"$form": {"reason": "x"}}, "own": (404,)},
-    "POST /console/installation/tenants/{tenant_id}/resume": {"body": {"$form": {}}, "own": (404,)},
     "POST /console/installation/tenants/{tenant_id}": {"body": {"$form": {"max_series": "1"}}, "own": (404,)},
     "GET /console/points": {"query": {"q": "p"}},
     "GET /console/points/{point_id}": {},
@@ -128,4 +127,4 @@ async def plant(world: Any, tenant: str) -> dict[str, Any]:
         tenant,
     )
     number = await world.api.admin.fetchval("select id from caudal.tenant where name = $1", tenant)
-    return {"letter_id": letter, "tenant_id": number}
+    return {"letter_id": letter, "tenant_id": number, "deed": "suspend"}
