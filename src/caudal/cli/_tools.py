@@ -87,12 +87,12 @@ def print_list(title: str, lines: Sequence[msgspec.Struct], as_json: bool) -> No
     if as_json:
         print_json(lines)
         return
-    names = type(lines[0]).__struct_fields__ if lines else ()
-    print_table(
-        title if lines else f"{title}: none",
-        [name.replace("_", " ") for name in names],
-        [[getattr(line, name) for name in names] for line in lines],
-    )
+    if not lines:
+        click.echo(f"{title}: none")
+        return
+    names = type(lines[0]).__struct_fields__
+    heads = [name.replace("_", " ") for name in names]
+    print_table(title, heads, [[getattr(line, name) for name in names] for line in lines])
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

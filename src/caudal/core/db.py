@@ -66,7 +66,10 @@ def explain(error: BaseException, url: str = "") -> str | None:
         case asyncpg.UndefinedTableError() | asyncpg.InvalidSchemaNameError():
             return f"The database has no tables of ours ({error}). Run `caudal migrate` on it first."
         case asyncpg.InsufficientPrivilegeError():
-            return f"PostgreSQL refuses ({error}). Tools and migrations need the database's owner."
+            return (
+                f"PostgreSQL refuses ({error.args[0]}). Tools and migrations need the database's owner, and"
+                " one who may make roles: alter role NAME createrole."
+            )
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
             return f"PostgreSQL at {where} refuses: {error}."
         case OSError():  # with TimeoutError
