@@ -36,6 +36,7 @@ async def test_a_port_that_is_taken_at_the_last_moment_is_changed_for_another(
             assert server.port != taken
             connection = await asyncpg.connect(server.url)
             assert await connection.fetchval("show port") == str(server.port)
+            assert await connection.fetchval("show wal_init_zero") == "off"
             await connection.close()
         finally:
             await server.stop()

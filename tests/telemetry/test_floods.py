@@ -194,6 +194,17 @@ async def test_a_flood_alone_is_read_up_to_its_bound_and_written_in_full_batches
     assert all(len(batch.entries) >= settings.ingest_batch_size for batch in taken[1:])
 
 
+async def test_a_flood_is_held_down_from_its_first_moment_when_another_was_heard_just_before() -> None:
+    queue = Queue(IngestSettings())
+    arrive(queue, QUIET, quiet(queue))
+    queue.settled(await queue.take())
+    source = Source(queue, waiting=5000)
+    source.read()
+    assert source.held
+    await queue.take(express=True)  # what came before it had more than its share
+    assert len((await next_piece(queue)).entries) <= PIECE_MESSAGES
+
+
 async def test_floods_alone_do_not_restrain_each_other() -> None:
     settings = IngestSettings()
     queue = Queue(settings)

@@ -45,6 +45,10 @@ class Floods:
         self._writers = max(1, settings.ingest_writers // 2)
         self._writing = 0
         self._restrained_until = 0.0
+        self._speaker: int | None = None
+        self._changed = (
+            -RESTRAINED_SECONDS
+        )  # when a message came that was not of the tenant of the one before
         self._who: dict[int, float] = {}  # and when it was last seen to have too much
         self._held: dict[int, dict[Origin, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -60,9 +64,15 @@ class Floods:
     def is_one(self, tenant: int) -> bool:
         """Whether this tenant, which has just been heard, floods."""
         who = self._who
+        if tenant != self._speaker:
+            if self._speaker is not None:
+                self._changed = _now()
+            self._speaker = tenant
         if self.in_flight[tenant] > self.share:
             if tenant not in who:
                 who[tenant] = _now()
+                # Whoever was heard just before has its next message on the way.
+                self._restrained_until = max(self._restrained_until, self._changed + RESTRAINED_SECONDS)
             return True
         if not who:
             return False
