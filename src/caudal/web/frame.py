@@ -20,6 +20,7 @@ from caudal.core import tracing
 from caudal.core.errors import SettingsError
 from caudal.core.metrics import Metrics
 from caudal.web.problems import allowed
+from caudal.web.turns import end_turn
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -132,6 +133,7 @@ class Frame:
         async def framed(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                end_turn(state)
                 status = message["status"]
                 headers = list(message.get("headers", ()))
                 if scope["method"] == "OPTIONS" and status < 300:
@@ -152,6 +154,7 @@ class Frame:
         try:
             await app(scope, receive, framed)
         finally:
+            end_turn(state)
             method = scope["method"] if scope["method"] in METHODS else "OTHER"
             path = scope.get("path_template") or "unmatched"
             seconds = perf_counter() - started

@@ -11,12 +11,14 @@ import hmac
 from typing import Any
 
 from litestar.connection import ASGIConnection
+from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
 
 from caudal.core.errors import Forbidden, RateLimited, Unauthenticated
 from caudal.registry.authenticate import REFUSED, Authenticator, Known
 from caudal.registry.permissions import Action
 from caudal.registry.quotas import Limiter
+from caudal.web.turns import Turns
 
 COOKIE = "caudal_session"
 # A refusal waits a second, and a hundredth more for each of the same tenant that waits already: so at most a
@@ -24,6 +26,8 @@ COOKIE = "caudal_session"
 HOLD_SECONDS, HOLD_STEP, HOLD_MOST = 1.0, 0.01, 10.0
 # Refusals of one tenant that wait at a time; beyond, they go out at once and their connection is closed.
 HELD_MAX = 5000
+# What waits most of its time, for a commit that many share or for the bytes of its body.
+WAITING = frozenset({Action.TELEMETRY_WRITE, Action.MESSAGES_SEND, Action.FILES_WRITE})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -33,6 +37,7 @@ class Gate:
     def __init__(self, authenticator: Authenticator, *, tenant_rate: float, address_rate: float) -> None:
         self.authenticator = authenticator
         self._tenants = Limiter(tenant_rate)
+        self.turns = Turns()
         # Refusals that wait, by tenant.
         self._held: dict[int, int] = {}
         # Five seconds' worth at once: a browser that opens a page, an office behind one address.
@@ -127,6 +132,12 @@ class Requirement:
         if self.action not in principal.allowed:
             raise Forbidden(f"Your role does not allow {self.action}. Ask an administrator of your tenant.")
         connection.scope["user"] = principal
+        if connection.scope["type"] == ScopeType.HTTP:
+            # The frame ends it when the answer begins.
+            turn = await connection.app.state.gate.turns.begin(
+                principal.tenant_id, together=self.action in WAITING
+            )
+            connection.scope["state"]["turn"] = turn
 
 
 class Public:
