@@ -53,6 +53,16 @@ async def test_a_tenant_and_its_owner(running_api: Any, shell: Shell) -> None:
     said = await shell.run(people.command, "add", "ben", "--tenant", "acme", "--role", "owner")
     assert said.startswith("login ben\nrole owner\ntenant acme\npassword ")
     assert "Nobody" in await shell.run(people.command, "reset-password", "nobody", status=2)
+    # What can be nobody's name is said to be none, with nothing made and nothing of the row shown.
+    for wrong in ("x y", "ab", "a@b", "@example.com", "a" * 51):
+        for words in (
+            (people.command, "add", wrong, "--tenant", "acme"),
+            (tenant.command, "create", "delta", "--owner", wrong),
+        ):
+            said = await shell.run(*words, status=2)
+            assert "e-mail address" in said
+            assert "argon2" not in said
+    assert "tenant list" in await shell.run(people.command, "add", "carl", "--tenant", "delta", status=2)
     # A script reads names, not places in a line.
     said = await shell.run(tenant.command, "create", "gamma", "--owner", "gil@example.com", "--json")
     found = msgspec.json.decode(said)

@@ -32,6 +32,9 @@ class Administrator:
 
     async def create_tenant(self, name: str, display_name: str | None, owner: str | None) -> str | None:
         """A tenant, and its owner where one is given: their password, None for who has one already."""
+        if owner is not None:
+            # Said before the tenant is there: a second attempt would find it taken.
+            tenants.login_of(owner)
         await tenants.create_tenant(self._pool, name, display_name=display_name)
         await self._noted(name, "tenant.created", name)
         return None if owner is None else await self.add_person(owner, name, Role.OWNER)
@@ -66,10 +69,10 @@ class Administrator:
             await self.set_role(login, tenant, role)
             return None
         password = secrets.token_urlsafe(15)
-        name = {"email": login} if "@" in login else {"username": login}
         await tenants.create_person(
-            self._pool, self._passwords, tenant=tenant, role=role, password=password, **name
-        )
+            self._pool, self._passwords, tenant=tenant, role=role, password=password,
+            **tenants.login_of(login),
+        )  # fmt: skip
         await self._noted(tenant, "person.added", login)
         return password
 

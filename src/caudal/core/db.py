@@ -71,7 +71,8 @@ def explain(error: BaseException, url: str = "") -> str | None:
                 " one who may make roles: alter role NAME createrole."
             )
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
-            return f"PostgreSQL at {where} refuses: {error}."
+            # Its first line: the detail shows the row, and a row may hold a secret.
+            return f"PostgreSQL at {where} refuses: {error.args[0] if error.args else error}."
         case OSError():  # with TimeoutError
             why = str(error) or "no answer in time"
             return f"PostgreSQL at {where} does not answer ({why}). Start it, or correct DATABASE_URL."

@@ -20,6 +20,7 @@ from . import audit
 from .passwords import Passwords
 from .permissions import Role
 
+NO_TENANT = "There is no tenant {}. `caudal tenant list` shows those there are."
 Status: TypeAlias = Literal["active", "suspended"]
 Policy: TypeAlias = Literal["register", "hold", "refuse"]
 
@@ -87,14 +88,14 @@ async def tenants(connection: Any, name: str | None = None) -> list[TenantLine]:
     """All tenants, or one. Raises NotFound for a name that is none."""
     rows = await connection.fetch(_TENANTS, name)
     if name is not None and not rows:
-        raise NotFound(f"There is no tenant {name}.")
+        raise NotFound(NO_TENANT.format(name))
     return [TenantLine(**row) for row in rows]
 
 
 async def _tenant(connection: Any, name: str) -> int:
     found = await connection.fetchval("select id from caudal.tenant where name = $1 for update", name)
     if found is None:
-        raise NotFound(f"There is no tenant {name}.")
+        raise NotFound(NO_TENANT.format(name))
     return int(found)
 
 

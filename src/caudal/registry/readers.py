@@ -53,7 +53,7 @@ async def _role(connection: Any, tenant: str, name: str) -> tuple[str, int]:
         "select id, current_database() as here from caudal.tenant where name = $1", tenant
     )
     if row is None:
-        raise NotFound(f"There is no tenant {tenant}.")
+        raise NotFound(f"There is no tenant {tenant}. `caudal tenant list` shows those there are.")
     # Roles belong to the cluster: the database is part of the name, so that two installations do not meet.
     here = re.sub(r"[^a-z0-9_]", "_", row["here"].lower())[:20]
     return f"caudal_{here}_{row['id']}_{name}"[:63], row["id"]

@@ -16,6 +16,8 @@ from caudal.registry.permissions import Role
 
 # A tenant's name is a level of an MQTT topic, a word in user names, and nothing that needs quoting.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+USERNAME = re.compile(r"[A-Za-z0-9_]{3,50}")
+EMAIL = re.compile(r"[^@\s\x00]{1,64}@[^@\s\x00]+\.[^@\s\x00.]+")
 DEMO_PEOPLE = ("user_a", "user_b", "user_c")
 
 
@@ -25,6 +27,19 @@ class OneTimeSecret(msgspec.Struct, frozen=True):
     tenant: str
     email: str
     password: str
+
+
+def login_of(login: str) -> dict[str, str]:
+    """`login` as what it is, `email` or `username`. Raises InvalidInput for what can be neither."""
+    if "@" in login:
+        if not EMAIL.fullmatch(login) or len(login) > 254:
+            raise InvalidInput(f"{login} is no e-mail address, such as ana@example.com.")
+        return {"email": login}
+    if not USERNAME.fullmatch(login):
+        raise InvalidInput(
+            "A user name is 3 to 50 letters, digits and underscores. Or give an e-mail address."
+        )
+    return {"username": login}
 
 
 async def create_tenant(pool: asyncpg.Pool[Any], name: str, *, display_name: str | None = None) -> int:
@@ -55,7 +70,7 @@ async def create_person(
     async with pool.acquire() as connection, connection.transaction():
         tenant_id = await connection.fetchval("select id from caudal.tenant where name = $1", tenant)
         if tenant_id is None:
-            raise NotFound(f"There is no tenant {tenant}.")
+            raise NotFound(f"There is no tenant {tenant}. `caudal tenant list` shows those there are.")
         try:
             made: UUID = await connection.fetchval(
                 "insert into caudal.person(username, email, password_hash) values ($1, $2, $3) returning id",
