@@ -55,7 +55,9 @@ async def store_at_once(
         oldest=min([entry.oldest for entry in entries]),
         columns=", ".join(COLUMNS),
     )
-    rows = b"".join((HEADER, *[entry.rows for entry in entries], TRAILER))
+    # By series, which is what a row begins with: the index's pages are then met one after the other, and what
+    # one series had to say lies together.
+    rows = b"".join((HEADER, *sorted([entry.rows for entry in entries]), TRAILER))
     # What is public of the client library makes the statement itself, and so would begin, count and commit
     # in three more round trips.
     client: Any = connection
