@@ -118,7 +118,7 @@ class Numbers(msgspec.Struct, gc=False):
 
     schema: Literal["v1"]
     ts: Annotated[datetime, msgspec.Meta(tz=True)]
-    points: list[_Number]
+    points: tuple[_Number, ...]
     meta: None = None
 
 
