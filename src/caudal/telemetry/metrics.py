@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
@@ -16,8 +16,8 @@ from caudal.telemetry.batch import Batch, Tally
 from caudal.telemetry.model import Reason
 
 
-class _Bulk(Collector):
-    """A histogram without labels that takes many values at once: one bisection a bucket, no lock."""
+class Ages(Collector):
+    """A histogram of how long ago things were, many at once: one bisection a bucket, no lock, no labels."""
 
     def __init__(self, metrics: Metrics, name: str, sentence: str, buckets: Sequence[float]) -> None:
         self._name, self._sentence, self._buckets = name, sentence, buckets
@@ -26,16 +26,22 @@ class _Bulk(Collector):
         self._sum = 0.0
         metrics.registry.register(self)
 
-    def observe(self, microseconds: list[int]) -> None:
-        """Count these values, which are sorted in place."""
-        microseconds.sort()
-        below = 0
+    def observe(self, now: int, instants: list[int]) -> None:
+        """Count how long ago, at `now`, each of these was, in microseconds; the list is sorted in place.
+
+        What is still to come counts as now.
+        """
+        instants.sort()
+        total = len(instants)
+        # The latest are the shortest ago.
+        after = total
         for bucket, bound in enumerate(self._bounds):
-            upto = bisect_right(microseconds, bound, below)
-            self._counts[bucket] += upto - below
-            below = upto
-        self._counts[-1] += len(microseconds) - below
-        self._sum += sum(microseconds) / 1e6
+            begin = bisect_left(instants, now - bound, 0, after)
+            self._counts[bucket] += after - begin
+            after = begin
+        self._counts[-1] += after
+        past = bisect_right(instants, now)
+        self._sum += (past * now - sum(instants[:past])) / 1e6
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._sentence)
@@ -61,10 +67,10 @@ class IngestMetrics:
         self._held = metrics.counter("ingest_held", "Held for devices in quarantine")
         self._bytes = metrics.counter("ingest_payload_bytes", "Bytes of payloads settled")
         self._sizes = metrics.histogram("ingest_batch_size", "Messages in a batch", buckets=SIZES)
-        self._latency = _Bulk(
+        self._latency = Ages(
             metrics, "ingest_latency_seconds", "A device's timestamp to the commit", SLOW_SECONDS
         )
-        self._commit = _Bulk(
+        self._commit = Ages(
             metrics, "ingest_commit_seconds", "Receipt of a message to its commit", SLOW_SECONDS
         )
         self._queue = metrics.gauge("ingest_queue_size", "Messages in flight")
@@ -78,8 +84,8 @@ class IngestMetrics:
         now = time.time_ns() // 1000
         self._sizes.observe(len(batch.entries))
         entries = batch.entries
-        self._latency.observe([max(0, now - entry.oldest) for entry in entries if entry.oldest])
-        self._commit.observe([now - entry.message.received for entry in entries])
+        self._latency.observe(now, [entry.oldest for entry in entries if entry.oldest])
+        self._commit.observe(now, [entry.message.received for entry in entries])
         for name, count in Counter([entry.format for entry in entries]).items():
             self._messages.labels(name or "none").inc(count)
         letters = [entry.letters for entry in entries if entry.letters]

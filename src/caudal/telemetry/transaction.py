@@ -93,7 +93,7 @@ async def fill(
     rows = [entry.rows for entry in entries if entry.count]
     if not careful:
         if rows:
-            await _copy(connection, rows, "sample", "caudal")
+            await _copy(connection, sorted(rows), "sample", "caudal")  # by series, as above
         if all(entry.simple for entry in entries):
             tallies = tally_simple(entries)
         else:
