@@ -11,7 +11,7 @@ import pytest
 
 from caudal.core.postgres import EmbeddedPostgres
 
-from .conftest import times
+from .conftest import rounds
 from .load import Load, prove
 from .proxy import StallingProxy
 from .test_kills import at_random, seed_of
@@ -44,9 +44,10 @@ async def test_between_devices_and_us(
     proxy = await make_proxy(ingest.port)
     load = Load(proxy.port, seed_of(chance))
     await load.start()
-    for what in FAULTS * times(1):
-        await at_random(load, chance)
-        await disturb(proxy, what, load, chance)
+    for _ in rounds(1):
+        for what in FAULTS:
+            await at_random(load, chance)
+            await disturb(proxy, what, load, chance)
     await at_random(load, chance)
     await load.finish()
     assert load.totals.unacked == 0
@@ -63,9 +64,10 @@ async def test_between_us_and_the_database(
     ingest = await make_ingest(far)
     load = Load(ingest.port, seed_of(chance))
     await load.start()
-    for what in FAULTS * times(1):
-        await at_random(load, chance)
-        await disturb(proxy, what, load, chance)
+    for _ in rounds(1):
+        for what in FAULTS:
+            await at_random(load, chance)
+            await disturb(proxy, what, load, chance)
     await at_random(load, chance)
     await load.finish()
     assert load.totals.unacked == 0
