@@ -19,7 +19,7 @@ from caudal.mqtt.ports import Origin
 from caudal.telemetry.settings import IngestSettings
 
 # For so many seconds after a message of another tenant floods are held down.
-RESTRAINED_SECONDS = 1.0
+RESTRAINED_SECONDS = 10.0
 # After each of its transactions a flood that is held down rests for this part of the time that it took.
 REST = 1.0
 # What such a transaction holds: messages, and bytes of rows (some seven hundred of them).

@@ -18,7 +18,7 @@ AT_ONCE = 6
 """Requests of a tenant that may be in progress in any case; a browser opens as many connections."""
 TOGETHER = 64
 """The same of those that wait for a commit they share, or for their own bytes, and cost little meanwhile."""
-HEARD_SECONDS = 1.0
+HEARD_SECONDS = 10.0
 """For so long after a request of another tenant floods are held down."""
 REST = 0.5
 """A flood rests after each of its requests for this part of the time that it took."""
