@@ -25,6 +25,9 @@ FEW = 50
 """Hours that a step makes at most while that is so: it is over before a batch of theirs is late for it."""
 SHARE_BUSY, SHARE = 0.1, 0.5
 """Of the time that is worked while that is so, and otherwise."""
+REST = 4.0
+"""Seconds at least between steps while that is so: each ends an epoch, after which every writer marks all of
+its hours once more, and all of those marks are taken up once more."""
 
 
 class Step(NamedTuple):
@@ -138,7 +141,7 @@ class Refresher:
                 continue
             took = perf_counter() - started
             if step.taken >= BUSY:
-                await asyncio.sleep(max(took * (1 / SHARE_BUSY - 1), self._poll))
+                await asyncio.sleep(max(took * (1 / SHARE_BUSY - 1), REST))
             else:
                 busy = moved or step.more
                 await asyncio.sleep(min(took * (1 / SHARE - 1), self._poll) if busy else self._poll)
