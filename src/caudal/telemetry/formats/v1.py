@@ -142,7 +142,7 @@ def _numbers(payload: bytes) -> Numbers | None:
 def numbers(payloads: Sequence[bytes]) -> Sequence[Numbers | None]:
     """Each payload read as a message of good numbers alone; None for every other.
 
-    They are read in one call as lines, for half the price, where that cannot take a part of one for a part of
+    They are read in one call as lines, which costs less, where that cannot take a part of one for a part of
     another. Each begins with a brace and ends with one; behind such an end none may begin within an object
     or a list, nor within a string, as there is a line feed between them. So each holds a whole document or
     more; and as many are found as there are payloads.
@@ -198,7 +198,7 @@ def rows_of(message: Numbers, heads: Heads, received: int, horizon: int) -> tupl
 def single_rows(
     messages: Sequence[Numbers], heads: Sequence[Heads], received: int, horizon: int
 ) -> tuple[list[bytes], list[int]] | None:
-    """A row and its instant for each message, as `rows_of`, all at once: for a third less than one by one.
+    """A row and its instant for each message, as `rows_of`, all at once, which costs less than one by one.
 
     None where one of them is not a single number of a known point in its unit.
     """
