@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from caudal.mqtt import packets as pk
+from caudal.mqtt import turns
 from caudal.mqtt.codec import encode
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
@@ -66,6 +67,42 @@ async def test_keep_alives_are_answered_when_it_is_paused_again_and_again(
         endpoint.wheel.advance(1)
         connection.let_go()
     assert await c.receive() == pk.Pingresp()
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_a_connection_keeps_that_is_held_back_is_counted(
+    endpoint: Any, sink: Any, client: Any, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    submit = sink.submit
+
+    def hold(batch: Any) -> None:
+        submit(batch)
+        for message in batch[:1]:
+            message.origin.hold_back()
+
+    sink.submit = hold
+    c = await client(endpoint, 4)
+    connection = next(iter(endpoint._connections))
+    sent = 2000
+    # At once, or the first turn may be all that has come.
+    connection.data_received(
+        b"".join(encode(pk.Publish("a", bytes(100), 1, packet_id=n), 4) for n in range(1, sent + 1))
+    )
+    await until(lambda: endpoint.turns.kept)
+    assert len(sink.messages) < sent
+    assert endpoint.turns.kept == connection.waiting
+    # Beyond the bound chunks are parsed whole, as memory matters more.
+    assert endpoint.turns.share(1 << 20) < 1 << 20
+    monkeypatch.setattr(turns, "KEPT_MAX", endpoint.turns.kept)
+    assert endpoint.turns.share(1 << 20) == 1 << 20
+    if leaves:
+        connection.abort()
+    else:
+        sink.submit = submit
+        connection.let_go()
+    await until(lambda: not endpoint.turns.kept)
+    if not leaves:
+        assert [(await c.receive()).packet_id for _ in range(sent)] == list(range(1, sent + 1))
 
 
 async def test_who_does_not_publish_is_heard_while_the_sink_is_full(

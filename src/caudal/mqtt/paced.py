@@ -23,13 +23,14 @@ MOMENTARY = PAUSE_AUTH | PAUSE_TURN  # nothing that a device, or who looks at th
 class Paced(PacketStream):
     """The transport of a client's connection, and whether it is read. A subclass says what is read."""
 
-    __slots__ = ("_transport", "answered", "congested", "keep_alive", "paused", "session", "slot")
+    __slots__ = ("_transport", "answered", "congested", "keep_alive", "kept", "paused", "session", "slot")
 
     def __init__(self, wheel: Wheel, turns: Turns, counters: Counters, max_packet: int) -> None:
         super().__init__(wheel, turns, counters, max_packet)
         self.session: Session | None = None
         self.slot = -1
         self.keep_alive = 0
+        self.kept = 0  # bytes of a chunk that wait because it was held back, for longer than its turn
         self.paused = 0
         self.answered = 0  # when it had an answer to a PINGREQ, asked for or not; by the wheel's clock
         self.congested = False
@@ -96,6 +97,7 @@ class Paced(PacketStream):
             if self.session is not None:
                 self._expect()
                 if self.stopped:
+                    self._keep(0)
                     self.proceed()
 
     def wait_turn(self, size: int) -> None:
@@ -105,11 +107,22 @@ class Paced(PacketStream):
     def take_turn(self) -> None:
         """Parse on, and read again once what was kept is parsed."""
         self.paused &= ~PAUSE_TURN
-        if self.closed or self._transport is None or self.paused:
+        if self.closed or self._transport is None:
+            return
+        if self.paused:
+            self._keep(self.waiting)
             return
         self.proceed()
         if not self.paused and not self.closed:
             self._transport.resume_reading()
+
+    def dispose(self) -> None:
+        super().dispose()
+        self._keep(0)
+
+    def _keep(self, size: int) -> None:
+        self.turns.kept += size - self.kept
+        self.kept = size
 
     def answer_ping(self) -> None:
         self.answered = self.wheel.now

@@ -18,6 +18,9 @@ SLICE_SECONDS = 0.001
 WAITING_MAX = 4 << 20
 """Bytes that may wait for a turn; beyond it chunks are parsed whole, as memory matters more."""
 
+KEPT_MAX = 32 << 20
+"""Bytes that may wait in connections that were held back after a turn; beyond it the same."""
+
 
 class Taker(Protocol):
     def take_turn(self) -> None:
@@ -27,16 +30,17 @@ class Taker(Protocol):
 class Turns:
     """Who has more to parse, in order. One for each loop."""
 
-    __slots__ = ("_scheduled", "_waiting", "bytes")
+    __slots__ = ("_scheduled", "_waiting", "bytes", "kept")
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Taker, int]] = deque()
         self._scheduled = False
         self.bytes = 0
+        self.kept = 0  # by those that were held back in the middle of a chunk; they count themselves
 
     def share(self, size: int) -> int:
         """How many of `size` bytes may be parsed before others have their turn."""
-        return TURN_BYTES if self.bytes < WAITING_MAX else size
+        return TURN_BYTES if self.bytes < WAITING_MAX and self.kept < KEPT_MAX else size
 
     def wait(self, taker: Taker, size: int) -> None:
         """Have `taker.take_turn` called in its turn; it holds `size` bytes meanwhile."""
