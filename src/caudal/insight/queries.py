@@ -1,7 +1,7 @@
 """The series API's queries: samples and aggregates of several points at once, for one tenant.
 
 Everything is read as the role `caudal_app`, through functions that answer for the transaction's tenant alone
-(core/migrations/0301_queries.sql), and everything is exact at the moment it is read.
+(core/migrations/0302_queries.sql), and everything is exact at the moment it is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The refresher: keeps minutes, hours and days true to the samples (core/migrations/0300_rollups.sql).
+"""The refresher: keeps minutes, hours and days true to the samples (core/migrations/0301_refresher.sql).
 
 Any number of processes may run one; the database lets one work at a time. Answers never depend on it: they
 are exact at every moment, and it makes them fast.
