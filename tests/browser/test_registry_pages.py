@@ -194,6 +194,18 @@ def test_who_runs_the_installation_makes_and_limits_tenants(
     stranger.get_by_role("button", name="Join").click()
     stranger.wait_for_url("**/console/")
     assert stranger.locator(".empty").count() == 1
+    # Suspended, they are asked to sign in and cannot; then it works again.
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.fill("[name=reason]", "Unpaid")
+    page.get_by_role("button", name="Suspend").click()
+    page.wait_for_selector("h1 .badge.bad")
+    assert findings(page) == []
+    stranger.reload()
+    stranger.wait_for_url("**/console/sign-in**")
+    page.get_by_role("button", name="Let it work again").click()
+    page.wait_for_selector("h1:not(:has(.badge))")
+    stranger.goto(stranger.url.partition("/console")[0] + "/console/")
+    assert stranger.url.endswith("/console/")
 
 
 def test_breakers_are_shown_where_operators_look(window: Callable[..., Window], site: Site) -> None:

@@ -61,9 +61,18 @@ REST = (
 
 
 def secrets_of(directory: Path) -> Secrets | None:
-    """What the installation on `directory` keeps; None when it has never been up."""
+    """What the installation on `directory` keeps; None when it has never been up. Raises InvalidInput."""
     path = directory / "secrets.json"
-    return msgspec.json.decode(path.read_bytes(), type=Secrets) if path.exists() else None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Secrets)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        # Made anew it would open nothing that the old one sealed: providers' tokens, signing keys.
+        raise InvalidInput(
+            f"{path} cannot be read ({error}). Restore it from a backup: it opens what the"
+            " database has sealed."
+        ) from None
 
 
 class Platform:
