@@ -127,11 +127,12 @@ async def test_an_upload_outlives_the_death_of_its_server() -> None:
             killing = asyncio.create_task(kill_while_joining(), name="killing")
             answered = await send(client, location, source, PART)
             await killing
-            assert not answered
             at = await offset(client, location)
-            assert at == 2 * PART
+            # All or nothing: a machine so fast that it had answered when the signal came has the whole file.
+            assert at == (SIZE if answered else 2 * PART)
 
-            assert await send(client, location, source, at)
+            if at < SIZE:
+                assert await send(client, location, source, at)
             assert await offset(client, location) == SIZE
             file_id = location.rsplit("/", 1)[1]
             about_it = (await client.get(f"/v1/files/{file_id}/download")).json()
