@@ -166,6 +166,8 @@ OF_A_DELIVERY: tuple[tuple[str, str], ...] = (
      "O provedor não responde no momento; a mensagem sai quando ele voltar."),
     (r"The provider's answer could not be read\.", "A resposta do provedor não pôde ser lida."),
     (r"The answer has no message id\.", "A resposta do provedor não tem o número da mensagem."),
+    (r"The account is suspended; this goes out when it no longer is\.",
+     "A conta está suspensa; a mensagem sai quando ela for reativada."),
     (r"It waits for its turn at the provider\.", "Espera sua vez no provedor."),
     (r"Nobody has set up (\S+) for this tenant: caudal connector add\.",
      "O canal {0} não está configurado nesta conta: caudal connector add."),
