@@ -58,6 +58,14 @@ async def test_what_is_wrong_with_a_body_is_said_field_by_field(running_api: Any
         assert (answer.status_code, answer.json()["status"]) == (400, 400), broken
 
 
+async def test_what_is_wrong_with_a_parameter_names_it_as_it_was_given(running_api: Any) -> None:
+    headers = await running_api.headers("acme")
+    answer = await running_api.client.get("/api/audit?limit=9999", headers=headers)
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["query.limit"]
+    assert "ParamType" not in answer.text
+
+
 async def test_without_a_credential_the_answer_is_401(running_api: Any) -> None:
     for headers in (
         {},

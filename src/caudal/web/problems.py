@@ -118,7 +118,10 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
 def _field(item: Any) -> FieldError:
     if not isinstance(item, dict):
         return FieldError("", str(item))
-    where = ".".join(part for part in (str(item.get("source", "")), str(item.get("key", ""))) if part)
+    # Litestar's own name of a place is an enum, whose text is its name in Python.
+    source = item.get("source", "")
+    places = (str(getattr(source, "value", source)), str(item.get("key", "")))
+    where = ".".join(place for place in places if place)
     return FieldError(where, str(item.get("message", "")))
 
 
