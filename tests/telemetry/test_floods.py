@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -255,3 +256,57 @@ async def test_who_is_beyond_its_quota_goes_apart() -> None:
     arrive(queue, QUIET, quiet(queue))
     assert of(await queue.take(express=True)) == {QUIET}
     assert of(await next_piece(queue)) == {FLOOD}
+
+
+async def test_who_is_held_down_for_long_is_let_go_by_degrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(floods, "_now", lambda: clock)
+    made = floods.Floods(IngestSettings())
+    source = quiet(Queue(IngestSettings()))
+
+    def heard() -> tuple[int, int]:
+        made.is_one(QUIET)
+        made.is_one(FLOOD)
+        return made.piece(clock)
+
+    def overflows() -> None:
+        made.took(FLOOD, SHARE + 1, source)
+        assert made.is_one(FLOOD)
+
+    made.is_one(QUIET)
+    overflows()
+    rests = []
+    for doubled in range(floods.EASE_MOST + 3):
+        ease = 1 << min(doubled, floods.EASE_MOST)
+        assert heard() == (PIECE_MESSAGES * ease, PIECE_BYTES * ease)
+        made.begins()
+        made.ends(clock - 1)
+        rests.append(made.rest_until - clock)
+        for _ in range(10):  # as often as most devices speak
+            clock += floods.EASE_SECONDS / 10
+            heard()
+    assert rests[:3] == [floods.REST, floods.REST / 2, floods.REST / 4]
+    # It has caught up; what comes then is another flood.
+    made._held.clear()
+    clock += 2 * floods.LINGER
+    made.settled(Counter({FLOOD: SHARE + 1}))
+    heard()
+    overflows()
+    assert heard() == (PIECE_MESSAGES, PIECE_BYTES)
+    # And so is one that goes on when the others fell silent for a while, and speak again.
+    clock += 10 * floods.EASE_SECONDS
+    assert heard() == (PIECE_MESSAGES, PIECE_BYTES)
+
+
+async def test_more_of_a_flood_is_read_once_it_may_write_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, sources = await restrained(waiting=3000)
+    for source in sources:
+        source.read()
+    monkeypatch.setattr(floods, "EASE_SECONDS", 1e-6)
+    sizes = []
+    while any(source.waiting for source in sources):
+        arrive(queue, QUIET, quiet(queue))
+        batch = await next_piece(queue)
+        sizes.append(len(batch.entries))
+        queue.settled(batch)
+    assert max(sizes) > 10 * PIECE_MESSAGES

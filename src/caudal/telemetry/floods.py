@@ -6,6 +6,9 @@ that take the database a few milliseconds, with a rest after each; and hardly mo
 next such transaction holds. So a flood is read, or written, or at rest, but seldom two of it at once, and
 there is a processor for whoever else comes. With nobody else about it has everything.
 
+Who floods without end has no burst but a load: what it may have doubles every half a minute, so that a
+large tenant that fell behind catches up beside small ones (ADR 0103).
+
 What is not read waits in the sender's socket. A connection that is held back stops after what was parsed of
 it in its turn, and connections are let go one after the other: what they have waiting must not come at once.
 """
@@ -25,6 +28,9 @@ REST = 1.0
 # What such a transaction holds: messages, and bytes of rows (some seven hundred of them).
 PIECE_MESSAGES = 32
 PIECE_BYTES = 24 << 10
+# A flood that is held down for so many seconds, and again as many, may have twice as much; so often at most.
+EASE_SECONDS = 30.0
+EASE_MOST = 5
 # Connections that are let go at once, and how long until the next are when those had nothing to say.
 AT_ONCE = 4
 TICK = 0.002
@@ -45,17 +51,35 @@ class Floods:
         self._writers = max(1, settings.ingest_writers // 2)
         self._writing = 0
         self._restrained_until = 0.0
+        self._since: float | None = None
+        """Since when floods are held down without a pause."""
         self._speaker: int | None = None
-        self._changed = (
-            -RESTRAINED_SECONDS
-        )  # when a message came that was not of the tenant of the one before
-        self._who: dict[int, float] = {}  # and when it was last seen to have too much
+        # When a message came that was not of the tenant of the one before.
+        self._changed = -RESTRAINED_SECONDS
+        # The tenants that flood, and when each was last seen to have too much.
+        self._who: dict[int, float] = {}
         self._held: dict[int, dict[Origin, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def restrained(self, now: float) -> bool:
         """Whether floods are held down, because another tenant was heard."""
         return now < self._restrained_until
+
+    def piece(self, now: float) -> tuple[int, int]:
+        """What a transaction of floods that are held down holds: messages, and bytes of rows."""
+        ease = self._ease(now)
+        return PIECE_MESSAGES * ease, PIECE_BYTES * ease
+
+    def _ease(self, now: float) -> int:
+        if self._since is None or not self.restrained(now):
+            return 1
+        return 1 << min(EASE_MOST, int((now - self._since) / EASE_SECONDS))
+
+    def _hold_down(self, until: float) -> None:
+        now = _now()
+        if self._since is None or not self.restrained(now):
+            self._since = now
+        self._restrained_until = max(self._restrained_until, until)
 
     def may_write(self, now: float) -> bool:
         """Whether another transaction of a flood may begin."""
@@ -72,13 +96,13 @@ class Floods:
             if tenant not in who:
                 who[tenant] = _now()
                 # Whoever was heard just before has its next message on the way.
-                self._restrained_until = max(self._restrained_until, self._changed + RESTRAINED_SECONDS)
+                self._hold_down(self._changed + RESTRAINED_SECONDS)
             return True
         if not who:
             return False
         if tenant in who:
             return True
-        self._restrained_until = _now() + RESTRAINED_SECONDS
+        self._hold_down(_now() + RESTRAINED_SECONDS)
         return False
 
     def exceeds(self, tenant: int) -> None:
@@ -91,7 +115,7 @@ class Floods:
         if total <= PIECE_MESSAGES or (total <= self.most and tenant not in self._who):
             return
         now = _now()
-        if total <= self.most and not self.restrained(now):
+        if total <= self.most and (not self.restrained(now) or total <= self.piece(now)[0]):
             return
         if tenant in self._who:
             self._who[tenant] = now
@@ -108,7 +132,7 @@ class Floods:
         """It is committed; it began at `since`."""
         now = _now()
         self._writing -= 1
-        self.rest_until = now + REST * (now - since)
+        self.rest_until = now + REST * (now - since) / self._ease(now)
 
     def settled(self, counts: Counter[int]) -> None:
         """So many messages of each tenant are in flight no more."""
@@ -120,6 +144,8 @@ class Floods:
                 continue
             if not self.restrained(now) or now > over + LINGER:
                 del self._who[tenant]
+                if not self._who:
+                    self._since = None
 
     def let_go(self) -> None:
         """Read those again whose tenants have little enough in flight; call it after what was settled."""
@@ -127,6 +153,8 @@ class Floods:
             return
         now = _now()
         restrained = self.restrained(now)
+        ease = self._ease(now)
+        little = PIECE_MESSAGES * ease // 2
         again = False
         for tenant in list(self._held):
             if not restrained:
@@ -135,8 +163,8 @@ class Floods:
                         _let_go(origin)
                 continue
             held = self._held[tenant]
-            for _ in range(min(AT_ONCE, len(held))):
-                if self.in_flight[tenant] > PIECE_MESSAGES // 2:
+            for _ in range(min(AT_ONCE * ease, len(held))):
+                if self.in_flight[tenant] > little:
                     break
                 # Those that have been waiting for longest; what they had parsed already comes in at once.
                 origin = next(iter(held))
@@ -144,7 +172,7 @@ class Floods:
                 _let_go(origin)
             if not held:
                 del self._held[tenant]
-            again = again or self.in_flight[tenant] <= PIECE_MESSAGES // 2
+            again = again or self.in_flight[tenant] <= little
         if self._timer is not None and again:
             self._timer.cancel()
             self._timer = None

@@ -16,7 +16,7 @@ from caudal.mqtt.ports import Inbound, Origin
 from caudal.registry.entries import TenantEntry
 from caudal.registry.quotas import Limiter
 from caudal.telemetry.batch import Batch, Entry, Told
-from caudal.telemetry.floods import PIECE_BYTES, PIECE_MESSAGES, Floods
+from caudal.telemetry.floods import Floods
 from caudal.telemetry.settings import IngestSettings
 
 # What a message costs us beside its payload: its record, its place in a batch, its connection's slot.
@@ -252,7 +252,7 @@ class Queue:
                 assert batch is not None
                 if lane is self._heavy:
                     if restrained:
-                        rest = batch.cut(PIECE_MESSAGES, PIECE_BYTES)
+                        rest = batch.cut(*self._floods.piece(now))
                         if rest is not None:
                             lane.closed.appendleft(rest)
                     batch.heavy_since = now
