@@ -29,9 +29,9 @@ log = logs.get("postgres")
 # PostgreSQL refuses to run as root; then it gets this system user, who owns its data directory alone.
 SYSTEM_USER = "caudal"
 # Ports to try when somebody else takes ours just before the server does.
-LOOK, AGAIN = 0.2, 0.5
-"""Seconds between looks at whether it lives, and between attempts to have it back."""
 PORT_TRIES = 3
+LOOK, PAUSE = 0.2, 5.0
+"""Seconds between looks at whether it lives, and from its death to an attempt to have it back."""
 
 # Durable in full; sized for a machine that it shares with everything else.
 CONFIG = {
@@ -185,20 +185,29 @@ class EmbeddedPostgres:
                 return
 
     async def keep(self) -> None:
-        """Start the server again whenever it dies, on its port: everybody else knows it by that. For ever;
-        cancel to end, and then stop."""
+        """Start the server again whenever it dies, on its port: everybody else knows it by that.
+
+        Whoever stops it in order, as `pg_ctl stop` does, means it: then it stays stopped. For ever; cancel to
+        end, and then stop.
+        """
         while True:
             process = self._process
             if process is None or process.poll() is None:
                 await asyncio.sleep(LOOK)
                 continue
-            log.error("PostgreSQL died; starting it again", status=process.returncode)
+            if process.returncode == 0:
+                log.warning(
+                    "PostgreSQL was stopped; end `caudal up` and start it again when it may run",
+                    port=self.port,
+                )
+                await asyncio.Event().wait()
+            log.error("PostgreSQL died; starting it again", status=process.returncode, seconds=PAUSE)
+            # What killed it may still be about, and of a killed server some processes are there for a moment.
+            await asyncio.sleep(PAUSE)
             try:
                 await self._again()
             except (PostgresError, OSError) as error:
-                # Of a killed server some processes are there for a moment still, and no new one starts.
                 log.error("PostgreSQL did not come back", error=str(error))
-                await asyncio.sleep(AGAIN)
 
     async def _again(self) -> None:
         if free_port(self.port) != self.port:
