@@ -124,6 +124,8 @@ async def providing(made: Stack) -> AsyncIterator[Provider]:
         await log.stop()
 
 
+# It has its own crowd of processes, and patience that ends.
+@pytest.mark.alone
 @pytest.mark.timeout(400 + SECONDS)
 @pytest.mark.parametrize("kind", ["postgres", "kafka"])
 async def test_every_202_ends_in_exactly_one_state(kind: str, request: pytest.FixtureRequest) -> None:

@@ -149,6 +149,8 @@ async def quiet(made: Stack, sandbox: Sandbox) -> bool:
     return bool(known)
 
 
+# It has its own crowd of processes, and patience that ends.
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["postgres", "kafka"])
 async def test_nothing_is_lost_doubled_or_reordered(kind: str, request: pytest.FixtureRequest) -> None:
     broker = request.getfixturevalue("kafka_broker") if kind == "kafka" else None
