@@ -193,7 +193,7 @@ async def test_nothing_is_lost_doubled_or_reordered(kind: str, request: pytest.F
         watcher.cancel()
         listener.cancel()
         rows = await made.pool.fetch(
-            "select c.name, m.id::text as id, m.content, d.state, d.address,"
+            "select c.name, m.id::text as id, m.content, d.state, d.address, d.reason,"
             " count(*) over (partition by m.id) as n"
             " from caudal.message m join caudal.conversation c on c.id = m.conversation_id"
             " left join caudal.delivery d on d.message_id = m.id and d.channel = 'whatsapp'"
@@ -209,6 +209,7 @@ async def test_nothing_is_lost_doubled_or_reordered(kind: str, request: pytest.F
                  for phone in sandbox.world.phones.values()}  # fmt: skip
     states = Counter(row["state"] for row in rows)
     report = f"{len(rows)} to phones {dict(states)}, {len(said)} to bea, {len(kept)} files, {made.kills}"
+    report += "".join({f"\n{row['reason']}" for row in rows if row["state"] == "failed"})
     # What was promised is there, once, in its order, and in one terminal state.
     for name, ids in accepted.items():
         assert [row["id"] for row in rows if row["name"] == name] == ids, report
