@@ -60,10 +60,9 @@ async def test_a_rate_is_kept(endpoint: Any, sink: Any) -> None:
     totals = await fleet.run([messages(str(n), 10_000) for n in range(10)], rate=1000, seconds=0.5)
     await fleet.close()
     assert totals.unacked == 0
-    # What a busy machine could not send in time is not made up for.
-    assert 100 <= totals.sent <= 550
+    assert 300 <= totals.sent <= 550
     each = [len(client.acked) for client in fleet.clients]
-    assert max(each) - min(each) <= 0.2 * max(each)
+    assert max(each) - min(each) <= 1
 
 
 async def test_it_comes_back_and_sends_again(endpoint: Any, sink: Any) -> None:

@@ -127,9 +127,10 @@ async def test_a_piece_is_bounded_in_rows_but_holds_one_message_at_least() -> No
 
 async def test_what_was_heard_goes_with_the_last_piece() -> None:
     batch = Batch()
+    origin = quiet(Queue(IngestSettings()))
     batch.entries = [
-        Entry(Inbound("t", b"", 1, False, False, 1, None, 0), 1, 1, rows=b"r" * 10) for _ in range(7)
-    ]  # type: ignore[arg-type]
+        Entry(Inbound("t", b"", 1, False, False, 1, origin, 0), 1, 1, rows=b"r" * 10) for _ in range(7)
+    ]
     batch.size, batch.heard, batch.days, batch.told = 70, {1: 2}, {3}, True
     rest = batch.cut(3, 1000)
     assert rest is not None

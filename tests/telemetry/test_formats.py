@@ -71,7 +71,7 @@ def test_parsec_v1(data: st.DataObject, ts: int, di1: int, di2: bool, rssi: int)
     if "rssi" in body:
         expected.append((None, "rssi", ts, float(rssi), None, None, "dBm", qual))
     facts = {None: {"fw": body["fw"]}} if "fw" in body else None
-    assert result == Decoded("parsec_v1", expected, (), None, facts)  # type: ignore[arg-type]
+    assert result == Decoded("parsec_v1", expected, (), None, facts)
 
 
 @given(st.integers(0, 4 * 10**9), st.integers(-(10**14), 10**14), st.integers(0, 10**9))

@@ -38,13 +38,18 @@ async def test_whatever_happens_the_tenant_is_gone(database_url: str, pool: asyn
         assert await pool.fetchval(f"select count(*) from caudal.{table}") == 0, table
 
 
+async def conversation_of(pool: asyncpg.Pool[Any], tenant: int) -> int:
+    made: int = await pool.fetchval(
+        "insert into caudal.conversation(tenant_id, name) values ($1, 'c') returning id", tenant
+    )
+    return made
+
+
 async def test_bytes_wait_for_the_sweep_and_the_tenant_does_not(
     database_url: str, pool: asyncpg.Pool[Any]
 ) -> None:
     async with prepared(database_url, "probe") as ground:
-        conversation = await pool.fetchval(
-            "insert into caudal.conversation(tenant_id, name) values ($1, 'c') returning id", ground.tenant_id
-        )
+        conversation = await conversation_of(pool, ground.tenant_id)
         await pool.execute(
             "insert into caudal.file(id, tenant_id, conversation_id, uploader, filename, size_bytes,"
             " checksum, storage_path) values (gen_random_uuid(), $1, $2, 'x', 'f', 1, 'sha256:0', 'probe/f')",
@@ -68,9 +73,7 @@ async def test_what_is_on_its_way_to_a_router_is_waited_for(
             await pool.execute("update caudal.message set routed_at = now()")
 
     async with prepared(database_url, "probe") as made:
-        conversation = await pool.fetchval(
-            "insert into caudal.conversation(tenant_id, name) values ($1, 'c') returning id", made.tenant_id
-        )
+        conversation = await conversation_of(pool, made.tenant_id)
         await pool.execute(
             "insert into caudal.message(id, tenant_id, conversation_id, place, sender, content, sent_at)"
             " values (gen_random_uuid(), $1, $2, 1, 'x', 'y', now())",

@@ -12,7 +12,8 @@ import asyncpg
 from caudal.app.tools import Installation, NoInstallation
 from caudal.core import db
 from caudal.registry import administration, readers, tenants
-from caudal.registry.administration import PersonLine, Policy, Quota, Status, TenantLine
+from caudal.registry.administration import PersonLine, Policy, Quota, TenantLine
+from caudal.registry.installation import Status
 from caudal.registry.passwords import Passwords
 from caudal.registry.permissions import Role
 from caudal.registry.readers import Reader, ReaderLine

@@ -13,7 +13,6 @@ from caudal.app import console, devices, files, messaging, webhooks
 from caudal.app.server import serve
 from caudal.core import db, logs
 from caudal.core.addresses import address
-from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.memory import give_back_blocks
 from caudal.core.metrics import Metrics
@@ -164,11 +163,9 @@ async def start(life: Lifecycle) -> None:
     database = load(db.DatabaseSettings, environ)
     people = load(PeopleSettings, environ)
     web = load(WebSettings, environ)
-    if database.database_url is None:
-        raise SettingsError("DATABASE_URL is not set. `caudal up` brings a database of its own.")
     made = await parts(
         life,
-        database.database_url,
+        db.url_of(environ),
         people,
         web,
         Metrics(),

@@ -16,7 +16,6 @@ from caudal.app.operations import serve_operations
 from caudal.app.part import Starter
 from caudal.core import db, logs
 from caudal.core.addresses import address
-from caudal.core.errors import SettingsError
 from caudal.core.eventlog.metrics import LogMetrics
 from caudal.core.eventlog.port import Consumer, EventLog
 from caudal.core.eventlog.settings import LogSettings
@@ -120,19 +119,12 @@ async def parts(
     return ConnectorParts(pool, event_log, ChannelAccounts(sealer), deliveries, metrics, settings, files)
 
 
-def _url(environ: Mapping[str, str]) -> str:
-    url = load(db.DatabaseSettings, environ).database_url
-    if url is None:
-        raise SettingsError("Set DATABASE_URL. `caudal up` brings a database of its own.")
-    return url
-
-
 def starter(name: str, environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal connector run NAME`: one connector as a process of its own."""
 
     async def start(life: Lifecycle) -> dict[str, str]:
         metrics = Metrics()
-        made = await parts(life, _url(environ), environ, metrics, name=name)
+        made = await parts(life, db.url_of(environ), environ, metrics, name=name)
         health = Health(made.pool)
         health.add("log", made.log.ping)
         web = load(WebSettings, environ)

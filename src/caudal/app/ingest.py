@@ -13,7 +13,6 @@ import asyncpg
 from caudal.app.doors import IngestParts, open_endpoint, open_subscriber
 from caudal.core import db, logs
 from caudal.core.addresses import address
-from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics, MetricsServer
 from caudal.core.notifications import listen_for_ever
@@ -128,17 +127,14 @@ async def start(
     doors = load(DoorSettings, environ)
     access = load(AccessSettings, environ)
     database = load(db.DatabaseSettings, environ)
-    if not database.database_url:
-        raise SettingsError("DATABASE_URL is not set. `caudal up` brings a database of its own.")
-    db.check(database.database_url)
+    url = db.url_of(environ)
+    db.check(url)
     topic_table(settings.topic_templates)  # said before anything is opened, should it make no sense
     worker = worker or f"{socket.gethostname()}:{os.getpid()}"
     metrics = Metrics()
     server = MetricsServer.start(metrics, doors.metrics_port, doors.metrics_host)
     life.on_stop("metrics", server.stop)
-    made = await build(
-        life, database.database_url, settings, metrics, worker=worker, pool_max=database.db_pool_max
-    )
+    made = await build(life, url, settings, metrics, worker=worker, pool_max=database.db_pool_max)
     endpoints = {"metrics_url": address("http", doors.metrics_host, server.port, "/metrics")}
     if doors.mqtt_url:
         await open_subscriber(life, doors, made, access)

@@ -14,7 +14,6 @@ from caudal.app.part import Starter
 from caudal.app.server import HttpServer, serve
 from caudal.core import db, logs
 from caudal.core.addresses import address
-from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.core.readiness import announce
@@ -84,13 +83,10 @@ def _constant(service: object) -> Provide:
 
 def starter(environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal realtime`: a gateway as a process of its own, all settings from `environ`."""
-    url = load(db.DatabaseSettings, environ).database_url
+    database = db.url_of(environ)
     people = load(PeopleSettings, environ)
     web = load(WebSettings, environ)
     settings = load(RealtimeSettings, environ)
-    if url is None:
-        raise SettingsError("Set DATABASE_URL: a gateway as a process of its own has no embedded server.")
-    database = url
 
     async def start(life: Lifecycle) -> dict[str, str]:
         server = await gateway(life, database, people, web, settings, environ)

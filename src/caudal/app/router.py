@@ -15,7 +15,6 @@ from caudal.app.operations import serve_operations
 from caudal.app.part import Starter
 from caudal.core import db, logs
 from caudal.core.addresses import address
-from caudal.core.errors import SettingsError
 from caudal.core.eventlog.metrics import LogMetrics
 from caudal.core.eventlog.port import Consumer, EventLog
 from caudal.core.eventlog.postgres import PostgresLog
@@ -104,13 +103,10 @@ async def _consume(life: Lifecycle, event_log: EventLog, topic: str, group: str)
 
 def starter(environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal router`: a router as a process of its own, all settings from `environ`."""
-    url = load(db.DatabaseSettings, environ).database_url
+    database = db.url_of(environ)
     log_settings = load(LogSettings, environ)
     settings = load(MessagingSettings, environ)
     web = load(WebSettings, environ)
-    if url is None:
-        raise SettingsError("Set DATABASE_URL: a router as a process of its own has no embedded server.")
-    database = url
 
     async def start(life: Lifecycle) -> dict[str, str]:
         metrics = Metrics()

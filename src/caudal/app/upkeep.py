@@ -13,7 +13,6 @@ from caudal.app.operations import serve_operations
 from caudal.app.part import Starter
 from caudal.core import db, logs
 from caudal.core.addresses import address
-from caudal.core.errors import SettingsError
 from caudal.core.lifecycle import Lifecycle
 from caudal.core.metrics import Metrics
 from caudal.core.readiness import announce
@@ -56,13 +55,10 @@ async def parts(
 
 def starter(environ: Mapping[str, str] = os.environ) -> Starter:
     """`caudal upkeep`: the background jobs as a process of its own, all settings from `environ`."""
-    url = load(db.DatabaseSettings, environ).database_url
+    database = db.url_of(environ)
     settings = load(UpkeepSettings, environ)
     retention = load(RetentionSettings, environ)
     web = load(WebSettings, environ)
-    if url is None:
-        raise SettingsError("Set DATABASE_URL: upkeep as a process of its own has no embedded server.")
-    database = url
 
     async def start(life: Lifecycle) -> dict[str, str]:
         metrics = Metrics()

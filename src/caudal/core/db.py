@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from caudal.core.errors import SettingsError
-from caudal.core.settings import setting
+from caudal.core.settings import load, setting
 
 # What works for people: owns nothing, bypasses nothing; row security holds.
 APP_ROLE = "caudal_app"
@@ -25,6 +25,14 @@ class DatabaseSettings(msgspec.Struct, frozen=True):
     ] = None
     db_pool_min: Annotated[int, setting("Connections kept open by a process", ge=0)] = 2
     db_pool_max: Annotated[int, setting("Connections a process may open", ge=1)] = 8
+
+
+def url_of(environ: Mapping[str, str]) -> str:
+    """The server that the settings name, for a process that has none of its own. Raises SettingsError."""
+    url = load(DatabaseSettings, environ).database_url
+    if not url:
+        raise SettingsError("DATABASE_URL is not set. `caudal up` brings a database of its own.")
+    return url
 
 
 def place(url: str) -> str:

@@ -106,14 +106,15 @@ class LoadFleet:
         while True:
             await asyncio.sleep(TICK)
             due = int((perf_counter() - began) * rate)
-            while given < due:
-                client = clients[turn]
-                turn = (turn + 1) % len(clients)
+            # After a late tick everybody has the same again, and the remainder goes on in turn.
+            each, rest = divmod(due - given, len(clients))
+            given = due
+            for number in range(len(clients) if each else rest):
+                client = clients[(turn + number) % len(clients)]
                 # One that cannot send for a while does not save up more than a window full.
-                share = max(1, (due - given) // len(clients))
-                client.credit = min(client.credit + share, client.window)
+                client.credit = min(client.credit + each + (number < rest), client.window)
                 client.pump()
-                given += share
+            turn = (turn + rest) % len(clients)
 
     async def _ping(self) -> None:
         shortest = min((c.connect.keep_alive for c in self.clients if c.connect.keep_alive), default=60)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -57,9 +57,21 @@ class Origin(Protocol):
     def settle(self, messages: Sequence[Inbound], reason: int = 0) -> None:
         """Acknowledges messages of this origin, in the order given. Never raises; a no-op when it is gone."""
 
-    # An origin that can be asked to wait also has `hold_back(quota=…)` and `let_go(quota=…)`: what it has not
-    # sent yet is not read in between. The sink asks for it when one tenant has far more in flight than its
-    # share, or has used up its quota; it is let go once for each of the two.
+
+class Patient(Origin, Protocol):
+    """An origin that can be asked to wait: what it has not sent yet is not read between the two calls.
+
+    The sink asks for it when one tenant has far more in flight than its share, or has used up its quota; it
+    is let go once for each of the two.
+    """
+
+    def hold_back(self, *, quota: bool = False) -> None: ...
+    def let_go(self, *, quota: bool = False) -> None: ...
+
+
+def patient(origin: Origin) -> Patient | None:
+    """`origin`, if it can be held back; a subscriber, which is one for many tenants, cannot."""
+    return cast(Patient, origin) if hasattr(origin, "hold_back") else None
 
 
 class Inbound(msgspec.Struct, gc=False, eq=False):

@@ -17,30 +17,18 @@ from msgspec import UNSET, UnsetType
 from caudal.core.errors import Conflict, InvalidInput, NotFound
 
 from . import audit
+from .installation import Standing, Status
 from .passwords import Passwords
 from .permissions import Role
 
 NO_TENANT = "There is no tenant {}. `caudal tenant list` shows those there are."
-Status: TypeAlias = Literal["active", "suspended"]
 Policy: TypeAlias = Literal["register", "hold", "refuse"]
 
 
-class TenantLine(msgspec.Struct, frozen=True):
-    """A tenant, what it has, and what it may. None: no limit of its own. Bytes were measured a while ago."""
+class TenantLine(Standing, frozen=True, kw_only=True):
+    """The same with what becomes of its unknown devices, and when its bytes were measured."""
 
-    name: str
-    status: Status
     unknown_devices: Policy
-    people: int
-    devices: int
-    series: int
-    max_series: int
-    requests_per_second: int | None
-    messages_per_second: int | None
-    points_per_second: int | None
-    storage_bytes: int | None
-    used_bytes: int | None
-    full: bool
     measured_at: datetime | None
 
 

@@ -20,14 +20,11 @@ Status: TypeAlias = Literal["active", "suspended"]
 MOST = 2**31 - 1
 
 
-class AnyTenant(msgspec.Struct, frozen=True):
-    """A tenant of the installation: what it is, what it has, and what it may. Null: no limit of its own."""
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant, what it has, and what it may. None: no limit of its own. Bytes were measured a while ago."""
 
-    id: int
     name: str
-    display_name: str | None
     status: Status
-    created_at: datetime
     people: int
     devices: int
     series: int
@@ -38,6 +35,14 @@ class AnyTenant(msgspec.Struct, frozen=True):
     storage_bytes: int | None
     used_bytes: int | None
     full: bool
+
+
+class AnyTenant(Standing, frozen=True, kw_only=True):
+    """The same with what tells it apart from others."""
+
+    id: int
+    display_name: str | None
+    created_at: datetime
 
 
 def _any(row: Any) -> AnyTenant:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from caudal.mqtt.ports import Origin
+from caudal.mqtt.ports import Origin, Patient, patient
 from caudal.telemetry.settings import IngestSettings
 
 # For so many seconds after a message of another tenant floods are held down.
@@ -58,7 +58,7 @@ class Floods:
         self._changed = -RESTRAINED_SECONDS
         # The tenants that flood, and when each was last seen to have too much.
         self._who: dict[int, float] = {}
-        self._held: dict[int, dict[Origin, None]] = {}
+        self._held: dict[int, dict[Patient, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def restrained(self, now: float) -> bool:
@@ -119,10 +119,10 @@ class Floods:
             return
         if tenant in self._who:
             self._who[tenant] = now
-        hold = getattr(origin, "hold_back", None)
-        if hold is not None and origin not in self._held.get(tenant, ()):
-            self._held.setdefault(tenant, {})[origin] = None
-            hold()
+        sender = patient(origin)
+        if sender is not None and sender not in self._held.get(tenant, ()):
+            self._held.setdefault(tenant, {})[sender] = None
+            sender.hold_back()
 
     def begins(self) -> None:
         """A transaction of a flood begins."""
@@ -160,7 +160,7 @@ class Floods:
             if not restrained:
                 if self.in_flight[tenant] <= self.most // 2:
                     for origin in self._held.pop(tenant):
-                        _let_go(origin)
+                        origin.let_go()
                 continue
             held = self._held[tenant]
             for _ in range(min(AT_ONCE * ease, len(held))):
@@ -169,7 +169,7 @@ class Floods:
                 # Those that have been waiting for longest; what they had parsed already comes in at once.
                 origin = next(iter(held))
                 del held[origin]
-                _let_go(origin)
+                origin.let_go()
             if not held:
                 del self._held[tenant]
             again = again or self.in_flight[tenant] <= little
@@ -184,10 +184,6 @@ class Floods:
     def _tick(self) -> None:
         self._timer = None
         self.let_go()
-
-
-def _let_go(origin: Origin) -> None:
-    origin.let_go()  # type: ignore[attr-defined]  # only those that can be held back are here
 
 
 def _now() -> float:

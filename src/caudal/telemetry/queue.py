@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 
-from caudal.mqtt.ports import Inbound, Origin
+from caudal.mqtt.ports import Inbound, Origin, Patient, patient
 from caudal.registry.entries import TenantEntry
 from caudal.registry.quotas import Limiter
 from caudal.telemetry.batch import Batch, Entry, Told
@@ -72,7 +72,7 @@ class Queue:
         self._timer_at = 0.0  # uvloop's handle of what is due at once cannot say
         self._idle: deque[asyncio.Future[None]] = deque()
         self._idle_express: deque[asyncio.Future[None]] = deque()
-        self._metered: set[Origin] = set()
+        self._metered: set[Patient] = set()
         self._messages_meter, self._points_meter = Limiter(0), Limiter(0)
         self._resume: list[Callable[[], None]] = []
         self.messages = 0
@@ -170,11 +170,11 @@ class Queue:
             wait = max(wait, self._points_meter.charge(tenant.id, points, tenant.point_rate))
         if wait:
             self._floods.exceeds(tenant.id)
-        hold = getattr(origin, "hold_back", None)
-        if wait and hold is not None and origin not in self._metered:
-            self._metered.add(origin)
-            hold(quota=True)
-            asyncio.get_running_loop().call_later(min(wait, 60.0), self._refilled, origin)
+        sender = patient(origin) if wait else None
+        if sender is not None and sender not in self._metered:
+            self._metered.add(sender)
+            sender.hold_back(quota=True)
+            asyncio.get_running_loop().call_later(min(wait, 60.0), self._refilled, sender)
 
     def overdrawn(self, tenant: TenantEntry) -> float:
         """Seconds that who cannot be held back should wait: for the quotas of its tenant, or its share."""
@@ -184,9 +184,9 @@ class Queue:
         )
         return max(wait, 1.0) if self._floods.in_flight[tenant.id] > self._floods.most else wait
 
-    def _refilled(self, origin: Origin) -> None:
-        self._metered.discard(origin)
-        origin.let_go(quota=True)  # type: ignore[attr-defined]  # only those that can be held back are here
+    def _refilled(self, sender: Patient) -> None:
+        self._metered.discard(sender)
+        sender.let_go(quota=True)
 
     # -- writing
 
